@@ -1,0 +1,88 @@
+"""What this installation is told from outside: one typed object, read at the edge and handed down."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from atoll.errors import InvalidRequest
+
+ENVIRONMENT_PREFIX = "ATOLL_"
+# Read by the test-suite, not by Atoll.
+_TEST_VARIABLES = {"ATOLL_KSAMPLER_REFERENCE", "ATOLL_GOLDEN_DIR", "ATOLL_GOLDEN_OFFSET"}
+
+
+def default_home() -> Path:
+    return Path(platformdirs.user_data_dir("atoll", appauthor=False))
+
+
+class Settings(BaseModel):
+    """Settings of one installation. Sources, later ones win: defaults, `HOME/atoll.toml`, `ATOLL_*` variables, options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="Folder of the database, artifacts, inputs and models.")
+    database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; default is SQLite in HOME/atoll.db.")
+    host: str = Field("127.0.0.1", description="Address the studio listens on. Only loopback is allowed.")
+    port: int = Field(7860, ge=0, le=65535, description="Port of the studio; 0 lets the system choose.")
+    device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the networks.")
+    model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models to look for models in.")
+    model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of the device's.")
+    lease_s: float = Field(30.0, gt=0, description="A worker that is silent for so long loses its task.")
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def inputs_dir(self) -> Path:
+        return self.home / "inputs"
+
+    @property
+    def store_url(self) -> str:
+        """The database to open, as an SQLAlchemy URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'atoll.db').as_posix()}"
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings from the file, the environment and `options` (those that are not None).
+
+    Raises: InvalidRequest naming every unknown or ill-typed setting and where it came from.
+    """
+    environment = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _TEST_VARIABLES
+    }
+    if "model_dirs" in environment:
+        environment["model_dirs"] = environment["model_dirs"].split(os.pathsep)  # type: ignore[assignment]
+    given = {name: value for name, value in options.items() if value is not None}
+    home = Path(given.get("home") or environment.get("home") or default_home())
+    values = {**_read_file(home / "atoll.toml"), **environment, **given}
+    values["home"] = home.expanduser().absolute()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise InvalidRequest(f"Settings are not valid: {faults}. Known: {', '.join(Settings.model_fields)}.") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} is not a TOML file: {error}. Correct it or remove it.") from error
