@@ -1,0 +1,1 @@
+"""The doors over HTTP, one file per surface, and the services that every door shares."""

@@ -1,0 +1,1 @@
+"""Atoll in a terminal."""
