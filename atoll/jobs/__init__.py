@@ -1,0 +1,1 @@
+"""Jobs: a graph with an owner, a priority and a state, stored before anybody is told "accepted"."""
