@@ -1,0 +1,1 @@
+"""Where results and inputs lie, and what they say about themselves."""

@@ -1,0 +1,160 @@
+"""A workflow in ComfyUI's API form: `{id: {"class_type": ..., "inputs": {name: value or [node id, output slot]}}}`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from atoll.graph.fault import GraphFault, InvalidGraph
+
+
+class Link(NamedTuple):
+    """Points at one output of another node."""
+
+    node_id: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class NodeRef:
+    """A node just added; `ref[1]` is the link to its second output, `ref` alone counts as `ref[0]`."""
+
+    node_id: str
+
+    def __getitem__(self, slot: int) -> Link:
+        return Link(self.node_id, slot)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of a workflow. `meta` (a title, say) is for people and never changes a result."""
+
+    class_type: str
+    inputs: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def links(self) -> Iterator[tuple[str, Link]]:
+        """(input name, link) of every input that is a link, in the order they were given."""
+        for name, value in self.inputs.items():
+            if isinstance(value, Link):
+                yield name, value
+
+
+class Graph:
+    """Nodes by id. Building one and reading one back are exact: `Graph.from_api(graph.to_api()) == graph`."""
+
+    def __init__(self, nodes: Mapping[str, Node] | None = None) -> None:
+        self.nodes: dict[str, Node] = dict(nodes or {})
+
+    def add(self, class_type: str, /, **inputs: Any) -> NodeRef:
+        """Add a node under the next free number. An input is a value, a `NodeRef` (its first output) or a `Link`."""
+        node_id = str(max((int(name) for name in self.nodes if name.isdecimal()), default=0) + 1)
+        values = {name: value[0] if isinstance(value, NodeRef) else value for name, value in inputs.items()}
+        self.nodes[node_id] = Node(class_type, values)
+        return NodeRef(node_id)
+
+    @classmethod
+    def from_api(cls, api: object) -> Graph:
+        """Read the API form.
+
+        Raises: InvalidGraph with every fault of the form itself; `validate_graph` judges the contents.
+        """
+        faults = form_faults(api)
+        if faults:
+            raise InvalidGraph(faults)
+        assert isinstance(api, Mapping)
+        return cls(
+            {
+                node_id: Node(
+                    entry["class_type"],
+                    {name: _as_value(value) for name, value in entry.get("inputs", {}).items()},
+                    dict(entry.get("_meta") or {}),
+                )
+                for node_id, entry in api.items()
+            }
+        )
+
+    def to_api(self) -> dict[str, Any]:
+        """The API form, made of fresh plain JSON values."""
+        api: dict[str, Any] = {}
+        for node_id, node in self.nodes.items():
+            inputs = {
+                name: [value.node_id, value.slot] if isinstance(value, Link) else copy.deepcopy(value)
+                for name, value in node.inputs.items()
+            }
+            api[node_id] = {"class_type": node.class_type, "inputs": inputs}
+            if node.meta:
+                api[node_id]["_meta"] = copy.deepcopy(dict(node.meta))
+        return api
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.nodes == other.nodes
+
+    def __repr__(self) -> str:
+        return f"Graph({', '.join(f'{node_id}: {node.class_type}' for node_id, node in self.nodes.items())})"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+MAX_NODES = 5_000
+MAX_DEPTH = 32  # of lists and dicts inside one input; real workflows stay below five
+
+
+def form_faults(api: object) -> list[GraphFault]:
+    """What is wrong with the form alone, without knowing any node: not JSON objects, no class_type, absurd sizes."""
+    if not isinstance(api, Mapping):
+        return [_graph_fault("", f"A workflow is a JSON object of nodes by id, not {_kind(api)}.")]
+    if len(api) > MAX_NODES:
+        return [_graph_fault("", f"The workflow has {len(api)} nodes; at most {MAX_NODES} are allowed.")]
+    faults: list[GraphFault] = []
+    for node_id, entry in api.items():
+        place = f"Node ID '#{node_id}'"
+        if not isinstance(node_id, str):
+            faults.append(_graph_fault(place, f"Node id {node_id!r} is {_kind(node_id)}; ids are texts."))
+        elif not isinstance(entry, Mapping):
+            faults.append(_graph_fault(place, f"Node {node_id} is {_kind(entry)}; a node is a JSON object.", node_id))
+        elif not isinstance(entry.get("class_type"), str):
+            sentence = f'Node {node_id} has no "class_type", so nobody knows what it is to do. '
+            sentence += "Export the workflow in API form." if "type" in entry else "Name its node class."
+            message = "Cannot execute because a node is missing the class_type property."
+            faults.append(GraphFault("invalid_prompt", message, place, sentence, node_id))
+        elif not isinstance(entry.get("inputs", {}), Mapping):
+            sentence = f'"inputs" of node {node_id} is {_kind(entry["inputs"])}; it must be a JSON object.'
+            faults.append(_graph_fault(place, sentence, node_id))
+        elif _is_deeper(entry.get("inputs", {}), MAX_DEPTH):
+            sentence = f"Inputs of node {node_id} are nested more than {MAX_DEPTH} levels deep."
+            faults.append(_graph_fault(place, sentence, node_id))
+    return faults
+
+
+def _graph_fault(details: str, sentence: str, node_id: str | None = None) -> GraphFault:
+    return GraphFault("invalid_prompt", "Cannot execute because the workflow is malformed.", details, sentence, node_id)
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"of type {type(value).__name__}")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Without recursion, which hostile nesting would exhaust."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, Mapping | list)
+            for child in (item.values() if isinstance(item, Mapping) else item)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _as_value(value: Any) -> Any:
+    """An input as JSON has it, with `[node id, output slot]` read as a Link."""
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int:
+        return Link(*value)
+    return value

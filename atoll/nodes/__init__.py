@@ -1,0 +1,1 @@
+"""The engine's functions declared as nodes, one file per subject."""
