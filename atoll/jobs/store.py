@@ -82,28 +82,27 @@ class JobStore(Protocol):
     def claim(self, worker: str, *, job_id: str | None = None) -> Claim | None:
         """Take the next task: highest priority, then first submitted; or only that of `job_id`. None: nothing to do."""
 
-    def report(self, lease: Lease, events: Sequence[NewEvent] = ()) -> int:
+    def report(self, lease: Lease, new_events: Sequence[NewEvent] = ()) -> None:
         """Tell what happened. With no events: only look whether the task is still wanted.
 
-        Returns: the number of the last event, 0 if none was given.
         Raises: JobCancelled when the owner wants it stopped (nothing was told), LeaseLost.
         """
 
     def renew(self, lease: Lease) -> Lease:
         """Hold the task for another lease time. Raises: LeaseLost."""
 
-    def record(self, lease: Lease, outcome: Outcome) -> Job:
+    def record(self, lease: Lease, outcome: Outcome) -> None:
         """End the task: state, artifacts and events in one transaction. Raises: LeaseLost, and nothing is written."""
 
-    def release(self, lease: Lease, *, reason: str, died: bool) -> Job | None:
+    def release(self, lease: Lease, *, reason: str, died: bool) -> bool:
         """Give a task back. `died`: its worker did not do so itself, which counts against the task.
 
         The job is queued again, cancelled if that was asked for, or failed when it took down MAX_WORKER_DEATHS workers.
-        Returns: the job, or None if the lease was lost already.
+        Returns: False if the lease was lost already.
         """
 
-    def release_expired(self) -> list[Job]:
-        """Release, as died, every task whose lease ran out. Every process calls it now and then."""
+    def release_expired(self) -> list[str]:
+        """Release, as died, every task whose lease ran out: their job ids. Every process calls it now and then."""
 
     def leases(self) -> list[Lease]:
         """Every lease that is held."""
