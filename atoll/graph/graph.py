@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -64,17 +65,7 @@ class Graph:
         faults = form_faults(api)
         if faults:
             raise InvalidGraph(faults)
-        assert isinstance(api, Mapping)
-        return cls(
-            {
-                node_id: Node(
-                    entry["class_type"],
-                    {name: _as_value(value) for name, value in entry.get("inputs", {}).items()},
-                    dict(entry.get("_meta") or {}),
-                )
-                for node_id, entry in api.items()
-            }
-        )
+        return cls(read_nodes(api))
 
     def to_api(self) -> dict[str, Any]:
         """The API form, made of fresh plain JSON values."""
@@ -98,38 +89,65 @@ class Graph:
     __hash__ = None  # type: ignore[assignment]
 
 
-MAX_NODES = 5_000
+MAX_NODES = 2_000
 MAX_DEPTH = 32  # of lists and dicts inside one input; real workflows stay below five
 
 
-def form_faults(api: object) -> list[GraphFault]:
-    """What is wrong with the form alone, without knowing any node: not JSON objects, no class_type, absurd sizes."""
-    if not isinstance(api, Mapping):
-        return [_graph_fault("", f"A workflow is a JSON object of nodes by id, not {_kind(api)}.")]
-    if len(api) > MAX_NODES:
-        return [_graph_fault("", f"The workflow has {len(api)} nodes; at most {MAX_NODES} are allowed.")]
-    faults: list[GraphFault] = []
+def read_nodes(api: Any) -> dict[str, Node]:
+    """The nodes of an API form whose entries have no fault of form."""
+    nodes = {}
     for node_id, entry in api.items():
-        place = f"Node ID '#{node_id}'"
-        if not isinstance(node_id, str):
-            faults.append(_graph_fault(place, f"Node id {node_id!r} is {_kind(node_id)}; ids are texts."))
-        elif not isinstance(entry, Mapping):
-            faults.append(_graph_fault(place, f"Node {node_id} is {_kind(entry)}; a node is a JSON object.", node_id))
-        elif not isinstance(entry.get("class_type"), str):
-            sentence = f'Node {node_id} has no "class_type", so nobody knows what it is to do. '
-            sentence += "Export the workflow in API form." if "type" in entry else "Name its node class."
-            message = "Cannot execute because a node is missing the class_type property."
-            faults.append(GraphFault("invalid_prompt", message, place, sentence, node_id))
-        elif not isinstance(entry.get("inputs", {}), Mapping):
-            sentence = f'"inputs" of node {node_id} is {_kind(entry["inputs"])}; it must be a JSON object.'
-            faults.append(_graph_fault(place, sentence, node_id))
-        elif _is_deeper(entry.get("inputs", {}), MAX_DEPTH):
-            sentence = f"Inputs of node {node_id} are nested more than {MAX_DEPTH} levels deep."
-            faults.append(_graph_fault(place, sentence, node_id))
-    return faults
+        inputs = {name: _as_value(value) for name, value in entry.get("inputs", {}).items()}
+        nodes[node_id] = Node(entry["class_type"], inputs, dict(entry.get("_meta") or {}))
+    return nodes
 
 
-def _graph_fault(details: str, sentence: str, node_id: str | None = None) -> GraphFault:
+def form_faults(api: object) -> list[GraphFault]:
+    """What is wrong with the form alone, without knowing any node.
+
+    Not JSON objects, no class_type, too many nodes, nesting without end; numbers and texts that JSON or a database
+    cannot hold (these faults name their field).
+    """
+    if not isinstance(api, Mapping):
+        return [_malformed("", f"A workflow is a JSON object of nodes by id, not {_kind(api)}.")]
+    if len(api) > MAX_NODES:
+        return [_malformed("", f"The workflow has {len(api)} nodes; at most {MAX_NODES} are allowed.")]
+    return [fault for node_id, entry in api.items() for fault in _entry_faults(node_id, entry)]
+
+
+def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
+    if not isinstance(node_id, str) or _flaw(node_id):
+        yield _malformed(f"Node ID '#{node_id!r}'", f"Node id {node_id!r} is {_flaw(node_id) or _kind(node_id)}.")
+        return
+    place = f"Node ID '#{node_id}'"
+    if not isinstance(entry, Mapping):
+        yield _malformed(place, f"Node {node_id} is {_kind(entry)}; a node is a JSON object.", node_id)
+        return
+    class_type, inputs, meta = entry.get("class_type"), entry.get("inputs", {}), entry.get("_meta") or {}
+    if not isinstance(class_type, str) or _flaw(class_type):
+        sentence = f'Node {node_id} has no "class_type", so nobody knows what it is to do. '
+        sentence += "Export the workflow in API form." if "type" in entry else "Name its node class."
+        message = "Cannot execute because a node is missing the class_type property."
+        yield GraphFault("invalid_prompt", message, place, sentence, node_id)
+        return
+    if not isinstance(inputs, Mapping) or not isinstance(meta, Mapping):
+        kinds = f"{_kind(inputs)} and {_kind(meta)}"
+        sentence = f'"inputs" and "_meta" of node {node_id} must be JSON objects; they are {kinds}.'
+        yield _malformed(place, sentence, node_id)
+        return
+    for name, value in [*inputs.items(), ("_meta", meta)]:
+        flaw = _flaw(name) if isinstance(name, str) else f"{name!r}, no text, in place of a name"
+        flaw = flaw or _first_flaw(value)
+        if flaw:
+            message, details = "Failed to read an input value", f"{name!s:.200}, {flaw}"
+            sentence = f'Node {node_id} "{class_type}": {name!s:.200} holds {flaw}.'
+            extra_info = {"input_name": str(name)}
+            yield GraphFault(
+                "invalid_input_type", message, details, sentence, node_id, class_type, str(name), extra_info
+            )
+
+
+def _malformed(details: str, sentence: str, node_id: str | None = None) -> GraphFault:
     return GraphFault("invalid_prompt", "Cannot execute because the workflow is malformed.", details, sentence, node_id)
 
 
@@ -138,19 +156,30 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"of type {type(value).__name__}")
 
 
-def _is_deeper(value: object, levels: int) -> bool:
-    """Without recursion, which hostile nesting would exhaust."""
+def _first_flaw(value: object) -> str | None:
+    """The first thing in a JSON value that cannot be stored. Without recursion, which hostile nesting would exhaust."""
     layer = [value]
-    for _ in range(levels + 1):
+    for _ in range(MAX_DEPTH + 1):
+        flaw = next(filter(None, map(_flaw, layer)), None)
+        if flaw or not layer:
+            return flaw
         layer = [
             child
             for item in layer
             if isinstance(item, Mapping | list)
-            for child in (item.values() if isinstance(item, Mapping) else item)
+            for child in ([*item.keys(), *item.values()] if isinstance(item, Mapping) else item)
         ]
-        if not layer:
-            return False
-    return True
+    return f"lists or objects nested more than {MAX_DEPTH} levels deep"
+
+
+def _flaw(value: object) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}, which is not a finite number"
+    if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+        return "characters that no text has (NUL or half of a surrogate pair)"
+    if not isinstance(value, str | int | float | bool | list | Mapping | None):
+        return f"a value {_kind(value)}, which JSON does not have"
+    return None
 
 
 def _as_value(value: Any) -> Any:

@@ -84,6 +84,9 @@ class Choices(Protocol):
     def names(self, kind: str) -> Sequence[str]:
         """Of `kind`: checkpoints, vae, text_encoders, diffusion_models or inputs."""
 
+    def has(self, kind: str, name: str) -> bool:
+        """Whether `name` can be used, which may be true of more than is listed."""
+
 
 # --- what annotations carry
 

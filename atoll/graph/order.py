@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from atoll.graph.graph import Graph, Link
 from atoll.graph.node import Registry
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the output nodes need, inputs before readers; and the cycles met on the way, each as its nodes in order."""
+
+    order: tuple[str, ...]
+    cycles: tuple[tuple[str, ...], ...]
 
 
 def read_links(graph: Graph, registry: Registry, node_id: str) -> list[tuple[str, Link]]:
@@ -15,43 +25,38 @@ def read_links(graph: Graph, registry: Registry, node_id: str) -> list[tuple[str
 
 def output_nodes(graph: Graph, registry: Registry) -> list[str]:
     """Ids of the nodes that leave something behind, in the graph's order."""
-    ids = []
-    for node_id, node in graph.nodes.items():
-        spec = registry.get(node.class_type)
-        if spec is not None and spec.is_output:
-            ids.append(node_id)
-    return ids
+    specs = {node_id: registry.get(node.class_type) for node_id, node in graph.nodes.items()}
+    return [node_id for node_id, spec in specs.items() if spec is not None and spec.is_output]
 
 
-def execution_order(graph: Graph, registry: Registry) -> list[str]:
-    """What the output nodes need, each node after all it reads; otherwise as early as the first reader wants it.
-
-    The same graph gives the same order. Links to nodes that do not exist are passed over.
-
-    Raises: ValueError naming the nodes of a cycle; `validate_graph` reports that as a fault.
-    """
+def walk_graph(graph: Graph, registry: Registry) -> Walk:
+    """Depth first from each output node. The same graph gives the same order; links into nowhere are passed over."""
     order: list[str] = []
+    cycles: list[tuple[str, ...]] = []
     done: set[str] = set()
-    open_path: dict[str, None] = {}  # ordered: the nodes whose inputs are being walked
     for output in output_nodes(graph, registry):
-        stack = [(output, iter(read_links(graph, registry, output)))] if output not in done else []
-        open_path[output] = None
-        while stack:
-            node_id, links = stack[-1]
-            for _, link in links:
-                if link.node_id in open_path:
-                    path = list(open_path)
-                    cycle = path[path.index(link.node_id) :]
-                    raise ValueError(" -> ".join([*cycle, link.node_id]))
-                if link.node_id in graph.nodes and link.node_id not in done:
-                    open_path[link.node_id] = None
-                    stack.append((link.node_id, iter(read_links(graph, registry, link.node_id))))
+        if output in done:
+            continue
+        path = {output: iter(read_links(graph, registry, output))}  # ordered: the nodes whose inputs are being walked
+        while path:
+            node_id = next(reversed(path))
+            for _, link in path[node_id]:
+                if link.node_id in path:
+                    ids = list(path)
+                    cycles.append(tuple(ids[ids.index(link.node_id) :]))
+                elif link.node_id in graph.nodes and link.node_id not in done:
+                    path[link.node_id] = iter(read_links(graph, registry, link.node_id))
                     break
             else:
-                stack.pop()
-                del open_path[node_id]
-                if node_id not in done:
-                    done.add(node_id)
-                    order.append(node_id)
-        open_path.clear()
-    return order
+                del path[node_id]
+                done.add(node_id)
+                order.append(node_id)
+    return Walk(tuple(order), tuple(cycles))
+
+
+def execution_order(graph: Graph, registry: Registry) -> tuple[str, ...]:
+    """The nodes that the outputs of a valid graph need, each after all it reads."""
+    walk = walk_graph(graph, registry)
+    if walk.cycles:
+        raise ValueError(f"nodes feed each other in a circle: {' -> '.join(walk.cycles[0])}")
+    return walk.order
