@@ -1,0 +1,1 @@
+"""Training: data sets, noising, the loop, the autoencoder and the networks that draw."""

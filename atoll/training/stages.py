@@ -1,0 +1,90 @@
+"""The stages of a recipe, each reading what the one before left in the run's folder.
+
+FOLDER/data       sprites.npy, sprites.json
+FOLDER/vae        training_state/, samples/, log.jsonl, model/ (AutoencoderKL)
+FOLDER/scratch    training_state/, samples/, log.jsonl, latents-*.pt, text_encoder/, unet/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from atoll import models
+from atoll.errors import InvalidRequest
+from atoll.training.emoji_data import build_emoji_data, load_sprites, read_concepts
+from atoll.training.loop import LoopOptions, Progress
+from atoll.training.pictures import PictureFactory
+from atoll.training.recipe import Recipe, ScratchPart, VaePart
+from atoll.training.scratch_training import TextEncoderOptions, UnetOptions, train_from_scratch
+from atoll.training.vae_training import VaeOptions, train_vae
+
+CLIP_TOKENIZER = Path(models.__file__).parent / "assets" / "clip_tokenizer"
+OnProgress = Callable[[Progress], None]
+
+
+def run_data_stage(recipe: Recipe, recipe_folder: Path, folder: Path) -> None:
+    """Fetch and draw the pictures."""
+    styles = {style: source.model_dump() for style, source in recipe.data.styles.items()}
+    build_emoji_data(read_concepts(recipe_folder / recipe.data.concepts), styles, folder / "data")
+
+
+def run_vae_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> AutoencoderKL:
+    """Train the autoencoder and save it."""
+    vae = train_vae(
+        load_pictures(recipe, folder),
+        VaeOptions(**recipe.vae.model_dump(include=set(VaeOptions.__dataclass_fields__))),
+        build_loop_options(recipe, recipe.vae),
+        folder / "vae",
+        seed=recipe.seed,
+        on_progress=on_progress,
+    )
+    vae.save_pretrained(folder / "vae" / "model")
+    return vae
+
+
+def run_scratch_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> None:
+    """Train text encoder and U-Net and save them."""
+    text_encoder, unet = train_from_scratch(
+        load_pictures(recipe, folder),
+        load_trained_vae(folder),
+        load_tokenizer(),
+        TextEncoderOptions(**recipe.text_encoder.model_dump()),
+        UnetOptions(**recipe.unet.model_dump()),
+        build_loop_options(recipe, recipe.scratch),
+        folder / "scratch",
+        prediction_type=recipe.scratch.prediction_type,
+        latents_per_caption=recipe.scratch.latents_per_caption,
+        conditioning_dropout=recipe.scratch.conditioning_dropout,
+        seed=recipe.seed,
+        on_progress=on_progress,
+    )
+    text_encoder.save_pretrained(folder / "scratch" / "text_encoder")
+    unet.save_pretrained(folder / "scratch" / "unet")
+
+
+def load_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer, which travels with Atoll."""
+    return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER)
+
+
+def load_pictures(recipe: Recipe, folder: Path) -> PictureFactory:
+    """The pictures that the data stage made."""
+    sprites, pixels = load_sprites(folder / "data")
+    data = recipe.data
+    return PictureFactory(sprites, pixels, data.backgrounds, data.picture_size, data.sprite_size, data.max_shift)
+
+
+def load_trained_vae(folder: Path) -> AutoencoderKL:
+    """The autoencoder that the VAE stage made."""
+    if not (folder / "vae" / "model" / "config.json").is_file():
+        raise InvalidRequest(f"There is no trained VAE in {folder}. Train it first: atoll train vae RECIPE")
+    return AutoencoderKL.from_pretrained(folder / "vae" / "model").eval()
+
+
+def build_loop_options(recipe: Recipe, part: VaePart | ScratchPart) -> LoopOptions:
+    names = set(LoopOptions.__dataclass_fields__)
+    return LoopOptions(**part.model_dump(include=names), precision=recipe.precision)
