@@ -1,0 +1,1 @@
+"""Stable Diffusion: tensors in, tensors out. Knows no node, no job and no HTTP."""
