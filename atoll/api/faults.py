@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from atoll.errors import InvalidRequest
+from atoll.graph.fault import GraphFault
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class RequestFault:
     field: str
     type: str
     message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"field": self.field, "type": self.type, "message": self.message}
 
 
 class FaultyRequest(InvalidRequest):
@@ -29,8 +33,8 @@ class FaultyRequest(InvalidRequest):
 
 def describe_faults(error: Exception) -> list[dict[str, Any]]:
     """The faults an error carries, as JSON: of a request (field), or of a graph (node_id, class_type, field)."""
-    faults: Iterable[Any] = getattr(error, "faults", ())
-    return [asdict(fault) for fault in faults]
+    faults: Iterable[RequestFault | GraphFault] = getattr(error, "faults", ())
+    return [fault.as_dict() for fault in faults]
 
 
 def faults_from_validation(errors: Iterable[Mapping[str, Any]], known: Iterable[str] = ()) -> list[RequestFault]:
@@ -81,8 +85,8 @@ def _fault(error: Mapping[str, Any], known: list[str]) -> RequestFault:
             words = f"{field} is {shown}: {str(error.get('msg', 'it is not valid')).rstrip('.')}."
         case _:
             words = str(error.get("msg", "it is not valid"))
-            if "ctx" not in error:
-                words = f"{field} {shown}: {words}"
+            if not words.startswith(field):  # ours say what was asked already; pydantic's do not
+                words = f"{field} {shown}: {words.rstrip('.')}."
     return RequestFault(field, kind, words)
 
 

@@ -2,108 +2,276 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from pydantic import BaseModel
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
 
-from atoll.api.image_request import ImageDefaults, ImageRequest
+from atoll.api.event_stream import EventStream
+from atoll.api.faults import FaultyRequest, RequestFault
+from atoll.api.image_request import (
+    ImageRequest,
+    StartImage,
+    complete_request,
+    graph_from_image_request,
+    parse_image_request,
+    sampler_names,
+    scheduler_names,
+)
+from atoll.api.model_info import ModelInfo, model_info
+from atoll.artifacts.files import ArtifactFiles
+from atoll.artifacts.input_files import MAX_UPLOAD_BYTES, InputFiles
+from atoll.artifacts.pictures import FORMATS
+from atoll.artifacts.thumbnail import thumbnail_of
+from atoll.errors import AtollError, InvalidRequest, NotFound
+from atoll.graph.graph import Graph
+from atoll.graph.object_info import node_info, object_info
+from atoll.graph.validate import validate_graph
+from atoll.jobs.events import Event
+from atoll.jobs.job import Job, JobArtifact, JobState
+from atoll.jobs.sql_store import SqlJobStore
+from atoll.models.catalogue import BUILT_IN_MODEL, ModelCatalogue
+from atoll.nodes.registry import core_registry
 from atoll.settings import Settings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from atoll.artifacts.artifact import Artifact
-    from atoll.jobs.events import Event
-    from atoll.jobs.job import Job, JobState
+REQUEST_KEY = "image_request"  # in Job.extra: the request that a graph came from, for "reuse parameters"
+MODEL_KINDS = ("checkpoints", "vae", "text_encoders", "diffusion_models")
 
 
-class ModelInfo(BaseModel):
-    """One model file or folder that can be named in a request or a graph."""
+@dataclass(frozen=True)
+class FileChoices:
+    """The files that nodes can name now; a `Choices` of the graph room."""
 
-    name: str
-    kind: str  # "checkpoint", "vae", "text_encoder", "unet"
-    base: str | None  # "sd1", "sd2", "sdxl"; None when the files do not tell
-    inpainting: bool  # a U-Net of 9 input channels
-    defaults: ImageDefaults
+    catalogue: ModelCatalogue
+    inputs: InputFiles
+
+    def names(self, kind: str) -> Sequence[str]:
+        return self.inputs.names() if kind == "inputs" else self.catalogue.names(kind)
 
 
 class StudioServices:
-    """Everything a door can ask of this installation. Methods block on the store unless they are `async`.
+    """Everything a door can ask of this installation. Methods block on disk and database unless they are `async`.
 
     Raises (any method): AtollError of the fitting kind, with words for people.
     """
 
-    def __init__(self, settings: Settings) -> None: ...
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = SqlJobStore(settings.store_url, lease_s=settings.lease_s)
+        self.catalogue = ModelCatalogue.from_settings(settings)
+        self.artifact_files = ArtifactFiles(settings.artifacts_dir)
+        self.inputs = InputFiles(settings.inputs_dir, self.artifact_files)
+        self.registry = core_registry()
+        self._choices = FileChoices(self.catalogue, self.inputs)
+        self._stream = EventStream(self.store)
+        self.on_submit = lambda: None  # set by the server: wakes its worker
+
+    def close(self) -> None:
+        self.store.close()
 
     # --- asking
+
     def submit_image(self, request: ImageRequest, *, priority: int = 0, owner: str = "local") -> Job:
-        """Store a job for the request; durable on return. `job.graph` holds the real seed."""
-        raise NotImplementedError
+        """Store a job for the request; durable on return. `job.extra["image_request"]` holds the real seed.
+
+        Raises: FaultyRequest with every fault.
+        """
+        complete, graph = self.plan_image(request)
+        extra = {REQUEST_KEY: complete.model_dump(mode="json")}
+        return self.submit_graph(graph.to_api(), priority=priority, extra=extra, owner=owner)
+
+    def plan_image(self, request: ImageRequest) -> tuple[ImageRequest, Graph]:
+        """The request with nothing left open, and its graph. Raises: FaultyRequest with every fault."""
+        faults: list[RequestFault] = []
+        model = self._model_or_fault("checkpoints", request.model or BUILT_IN_MODEL, "model", faults)
+        if request.vae is not None:
+            self._model_or_fault("vae", request.vae, "vae", faults)
+        start = self._start_image_or_fault(request, faults)
+        if faults or model is None:
+            raise FaultyRequest(faults)
+        complete = complete_request(request, model.defaults, start.size if start else None)
+        complete = parse_image_request({**complete.model_dump(), "model": model.name})
+        return complete, graph_from_image_request(complete, start=start, inpainting_model=model.inpainting)
 
     def submit_graph(
-        self, graph: Mapping[str, Any], *, priority: int = 0, extra: dict[str, Any] | None = None, owner: str = "local"
+        self,
+        graph: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        extra: dict[str, Any] | None = None,
+        owner: str = "local",
+        job_id: str | None = None,
     ) -> Job:
-        """Store a job for a graph in ComfyUI's API form. Raises: InvalidGraph with every fault."""
-        raise NotImplementedError
+        """Store a job for a graph in ComfyUI's API form; durable on return.
+
+        Raises: InvalidGraph with every fault.
+        """
+        valid = validate_graph(graph, self.registry, self._choices).strict()
+        job = self.store.submit(valid.to_api(), owner=owner, priority=priority, extra=extra, job_id=job_id)
+        self.on_submit()
+        self._stream.notify()
+        return job
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop. One that has ended stays as it is."""
-        raise NotImplementedError
+        """Ask a job to stop, which a running one does at its next step. One that has ended stays as it is."""
+        job = self.store.cancel(job_id)
+        self._stream.notify()
+        return job
 
     # --- looking
-    def job(self, job_id: str) -> Job:
-        raise NotImplementedError
 
-    def jobs(self, *, states: Sequence[JobState] = (), limit: int = 50, before: str | None = None) -> list[Job]:
-        """Newest first; `before` is the id of the last job of the page before."""
-        raise NotImplementedError
+    def job(self, job_id: str) -> Job:
+        return self.store.get(job_id)
+
+    def jobs(
+        self, *, states: Collection[JobState] | None = None, limit: int = 50, before: int | None = None
+    ) -> list[Job]:
+        """Newest first; `before` is the `number` of the last job of the page before."""
+        return self.store.jobs(states=states, limit=limit, before=before)
+
+    def queue_position(self, job_id: str) -> int | None:
+        """How many queued jobs run before this one; None if it is not queued."""
+        return self.store.queue_position(job_id)
 
     def events(self, job_id: str | None = None, *, after: int = 0) -> AsyncIterator[Event]:
-        """`async for event in services.events(job.id)`: the events after number `after`, then each as it happens.
+        """`async for event in services.events(job_id)`: the events after number `after`, then each as it happens.
 
-        Ends after the job's last event (done, failed, cancelled); with job_id None never.
+        Ends after the job's last event (done, failed, cancelled); with job_id None never. Raises: NotFound.
         """
-        raise NotImplementedError
+        return self._stream.follow(job_id, after=after)
+
+    def notify(self) -> None:
+        """Something was written to the store. From any thread; wakes who follows events."""
+        self._stream.notify()
+
+    def last_event_number(self) -> int:
+        """To follow only what happens from now on: `events(after=...)`."""
+        return self.store.last_seq()
 
     def artifacts(
-        self, *, job_id: str | None = None, limit: int = 50, before: str | None = None, kind: str = "output"
-    ) -> list[Artifact]:
-        """Newest first: what the gallery shows."""
-        raise NotImplementedError
+        self, *, job_id: str | None = None, limit: int = 50, before: int | None = None, kind: str | None = "output"
+    ) -> list[JobArtifact]:
+        """Newest first (of one job: in the order they were made): what the gallery shows."""
+        return self.store.artifacts(job_id=job_id, kind=kind, limit=limit, before=before)
 
-    def artifact(self, sha256: str) -> Artifact:
-        raise NotImplementedError
+    def artifact(self, sha256: str) -> JobArtifact:
+        return self.store.artifact(sha256)
 
     def artifact_path(self, sha256: str) -> Path:
-        raise NotImplementedError
+        self.store.artifact(sha256)
+        return self.artifact_files.path(sha256)
 
     def thumbnail_path(self, sha256: str) -> Path:
-        """A JPEG of at most 256 pixels a side, made when first asked for."""
-        raise NotImplementedError
+        """A JPEG of at most 256 pixels a side, made when it is first asked for."""
+        self.store.artifact(sha256)
+        return thumbnail_of(self.artifact_files, sha256)
 
-    def request_of_artifact(self, sha256: str) -> ImageRequest | None:
-        """The request that would make this picture again ("reuse parameters"); None if its graph is not one."""
-        raise NotImplementedError
+    def request_of_job(self, job_id: str) -> ImageRequest | None:
+        """The request, real seed and all, that a job came from; None if it came from a graph of its own."""
+        values = self.store.get(job_id).extra.get(REQUEST_KEY)
+        try:
+            return parse_image_request(values) if isinstance(values, dict) else None
+        except InvalidRequest:  # written by another version
+            return None
 
     # --- inputs
+
     def save_input(self, filename: str, content: BinaryIO) -> str:
-        """Keep an uploaded picture or mask; returns the name it is known by. Equal content keeps its name."""
-        raise NotImplementedError
+        """Keep an uploaded picture or mask; returns the name it is known by. Equal content keeps its name.
+
+        Raises: InvalidRequest if it is no picture or too big.
+        """
+        return self.inputs.save_upload(filename, content.read(MAX_UPLOAD_BYTES + 1))
 
     def input_path(self, name: str) -> Path:
-        raise NotImplementedError
+        return self.inputs.path(name)
 
     # --- what there is
+
     def models(self, kind: str | None = None) -> list[ModelInfo]:
-        raise NotImplementedError
+        """Models of a kind (one of MODEL_KINDS), or of all of these; the built-in one comes first."""
+        infos = []
+        for one in MODEL_KINDS if kind is None else (kind,):
+            for model in self.catalogue.models(one):
+                try:
+                    infos.append(model_info(model))
+                except NotFound:  # gone since it was listed, or the built-in one is not there
+                    continue
+        return infos
 
     def samplers(self) -> list[str]:
-        raise NotImplementedError
+        return list(sampler_names())
 
     def schedulers(self) -> list[str]:
-        raise NotImplementedError
+        return list(scheduler_names())
 
     def node_info(self, class_type: str | None = None) -> dict[str, Any]:
-        """As ComfyUI's GET /object_info."""
-        raise NotImplementedError
+        """As ComfyUI's GET /object_info: by class type; of one class only, if it is named. Raises: NotFound."""
+        if class_type is None:
+            return object_info(self.registry, self._choices)
+        spec = self.registry.get(class_type)
+        if spec is None:
+            raise NotFound(f'There is no node "{class_type}".')
+        return {class_type: node_info(spec, self._choices)}
+
+    # --- inside
+
+    def _model_or_fault(self, kind: str, name: str, field: str, faults: list[RequestFault]) -> ModelInfo | None:
+        try:
+            path = self.catalogue.resolve(kind, name)
+            model = next(model for model in self.catalogue.models(kind) if model.path == path)
+            info = model_info(model)
+        except AtollError as error:
+            faults.append(RequestFault(field, error.code, error.message))
+            return None
+        if info.fault:
+            faults.append(RequestFault(field, "not_a_checkpoint", info.fault))
+            return None
+        return info
+
+    def _start_image_or_fault(self, request: ImageRequest, faults: list[RequestFault]) -> StartImage | None:
+        if request.init_image is None:
+            return None
+        size = self._picture_size_or_fault(request.init_image, "init_image", faults)
+        if request.mask_image is None or request.mask_image == request.init_image:
+            return StartImage(size, size) if size else None
+        mask_size = self._picture_size_or_fault(request.mask_image, "mask_image", faults)
+        if size is None or mask_size is None:
+            return None
+        # One pixel of rounding is allowed; anything else would put the mask over the wrong places.
+        if abs(size[0] * mask_size[1] - size[1] * mask_size[0]) > max(*size, *mask_size):
+            faults.append(
+                RequestFault(
+                    "mask_image",
+                    "mask_shape",
+                    f"mask_image {request.mask_image} is {mask_size[0]}x{mask_size[1]}, init_image {request.init_image} "
+                    f"is {size[0]}x{size[1]}: their shapes differ. Give a mask of {size[0]}x{size[1]}, or of the same "
+                    "shape at another scale.",
+                )
+            )
+            return None
+        return StartImage(size, mask_size)
+
+    def _picture_size_or_fault(self, name: str, field: str, faults: list[RequestFault]) -> tuple[int, int] | None:
+        try:
+            return picture_size(self.inputs.path(name), name)
+        except AtollError as error:
+            faults.append(RequestFault(field, error.code, f"{field}: {error.message}"))
+            return None
+
+
+def picture_size(path: Path, name: str) -> tuple[int, int]:
+    """(width, height) as it is shown, EXIF rotation included. Raises: InvalidRequest if it is no picture."""
+    try:
+        with PillowImage.open(path, formats=FORMATS) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
+            width, height = picture.size
+            return (height, width) if turned else (width, height)
+    except (UnidentifiedImageError, PillowImage.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise InvalidRequest(
+            f"{name} is not a picture that can be read, or it is damaged. Give a PNG, JPEG or WebP file.",
+            code="not_an_image",
+        ) from error

@@ -1,0 +1,135 @@
+"""The studio's server: REST, event sockets and pages in one process, which never imports torch.
+
+`python -m atoll.api.server` prints the OpenAPI schema; its committed copy is docs/openapi.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+
+from atoll import __version__
+from atoll.api import artifacts, health, inputs, jobs, models, nodes
+from atoll.api.errors import answer_errors
+from atoll.api.gate import Gate, refuse_open_host
+from atoll.api.services import StudioServices
+from atoll.errors import AtollError
+from atoll.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 5  # for requests that are still being answered
+DESCRIPTION = """Pictures from prompts and workflows, as jobs that survive any crash.
+
+Errors have one shape: `{"error": {"code", "message", "faults": [...]}}`; docs/errors.md lists the codes.
+
+Events: open a WebSocket on `/api/v1/jobs/{job_id}/events?after=N` or `/api/v1/events?after=N`; each text is
+`{"seq", "job_id", "kind", "time", "data"}`, and whoever reconnects with the last `seq` seen misses nothing."""
+
+
+def create_app(settings: Settings, *, worker: bool = True, studio: bool = True) -> FastAPI:
+    """The whole server as an ASGI app.
+
+    Args:
+        worker: start a worker process with it; without one, jobs wait for another process's worker.
+        studio: serve the pages too.
+    """
+    refuse_open_host(settings.host)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services: StudioServices = app.state.services
+        if worker:
+            from atoll.workers.process_executor import ProcessExecutor
+
+            executor = ProcessExecutor(settings, services.store, on_news=services.notify)
+            app.state.executor, services.on_submit = executor, executor.wake
+            executor.start()
+        try:
+            yield
+        finally:
+            if app.state.executor is not None:
+                app.state.executor.stop()
+            services.close()
+
+    app = _rest_app(lifespan)
+    app.state.services = StudioServices(settings)
+    app.state.executor = None
+    answer_errors(app)
+    if studio:
+        from atoll.web.mount import mount_studio
+
+        mount_studio(app, app.state.services)
+    app.add_middleware(Gate)
+    return app
+
+
+def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; what is being answered is finished, a running job goes back to the queue.
+
+    Args:
+        on_ready: told the studio's address once it answers.
+    Raises: ForbiddenHost; AtollError "port_in_use".
+    """
+    refuse_open_host(settings.host)
+    listener = _listen(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}/"
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        ws_per_message_deflate=False,  # events are small or JPEGs: nothing to gain
+        server_header=False,
+    )
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            if not self.should_exit:
+                on_ready(url)
+
+    Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # where it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise AtollError(
+            f"Port {port} of {host} can't be used: {error.strerror}. If a studio runs there already, open "
+            f"http://{host}:{port}/; else choose another port with --port.",
+            code="port_in_use",
+        ) from error
+    return listener
+
+
+def openapi_schema() -> str:
+    """The schema of the REST surface as JSON text, which depends on no installation's settings."""
+    return json.dumps(_rest_app().openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _rest_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None) -> FastAPI:
+    app = FastAPI(title="Atoll", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    router = APIRouter(prefix="/api/v1")
+    for surface in (jobs, artifacts, inputs, models, nodes, health):
+        router.include_router(surface.router)
+    app.include_router(router)
+    return app
+
+
+if __name__ == "__main__":
+    sys.stdout.write(openapi_schema())
