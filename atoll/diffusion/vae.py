@@ -1,0 +1,104 @@
+"""Between pixels and latents: the variational autoencoder, on its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from atoll.errors import AtollError, InvalidRequest
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+Image = Tensor
+Latents = Tensor
+
+
+@dataclass(frozen=True)
+class Vae:
+    """An AutoencoderKL. Its latents are unscaled: what a U-Net sees is these times `Model.scaling_factor`."""
+
+    network: AutoencoderKL
+    name: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.network.config.latent_channels)
+
+    @property
+    def downscale_ratio(self) -> int:
+        """Pixels along one edge of a latent: 8 for Stable Diffusion."""
+        return int(2 ** (len(self.network.config.block_out_channels) - 1))
+
+    def encode_image(self, image: Image) -> Latents:
+        """Pixels to latents, always the same ones: the mean of the distribution that the encoder answers, no sample.
+
+        Args:
+            image: (batch, 3, height, width) in [0, 1]. Edges that are no multiple of `downscale_ratio` lose what is
+                over, half of it on either side.
+        Returns: (batch, channels, height/8, width/8) float32 on the CPU, unscaled.
+        Raises: InvalidRequest for another shape, or an image smaller than one latent.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise InvalidRequest(
+                f"An image of shape {list(image.shape)} cannot be encoded; (batch, 3, height, width) can."
+            )
+        image = crop_to_multiple(image, self.downscale_ratio)
+        with torch.no_grad():
+            pixels = image.to(self.device, self.dtype) * 2.0 - 1.0
+            latents = torch.cat([self.network.encode(one).latent_dist.mode() for one in pixels.split(1)])
+        return _checked(latents, "set of latents")
+
+    def decode_latents(self, latents: Latents) -> Image:
+        """Latents to pixels, one picture of the batch after the other, since a decode takes the most memory of all.
+
+        Args:
+            latents: (batch, channels, height/8, width/8), unscaled.
+        Returns: (batch, 3, height, width) float32 on the CPU, in [0, 1].
+        Raises: InvalidRequest for another shape; AtollError "not_finite" where the picture is no numbers.
+        """
+        if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
+            raise InvalidRequest(
+                f"Latents of shape {list(latents.shape)} do not fit this VAE of {self.latent_channels} channels. "
+                "Use the VAE of the checkpoint that made them."
+            )
+        with torch.no_grad():
+            images = [
+                self.network.decode(one.to(self.device, self.dtype)).sample.float().cpu() for one in latents.split(1)
+            ]
+        return (_checked(torch.cat(images), "picture") / 2.0 + 0.5).clamp(0.0, 1.0)
+
+
+def crop_to_multiple(image: Image, multiple: int) -> Image:
+    """Cut height and width, the last two dimensions, down to multiples, half of the rest on either side.
+
+    Raises: InvalidRequest if nothing would be left.
+    """
+    height, width = image.shape[-2:]
+    kept_height, kept_width = height // multiple * multiple, width // multiple * multiple
+    if not kept_height or not kept_width:
+        raise InvalidRequest(f"A picture of {width}x{height} is too small; the least is {multiple}x{multiple}.")
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return image[..., top : top + kept_height, left : left + kept_width]
+
+
+def _checked(result: Tensor, what: str) -> Tensor:
+    result = result.float().cpu()
+    if not bool(result.isfinite().all()):
+        raise AtollError(
+            f"The VAE answered a {what} that is not made of numbers (NaN or infinite). With fp16 this happens where it "
+            "overflows: choose precision fp32 or bf16. Otherwise the latents were not finite: lower guidance_scale.",
+            code="not_finite",
+        )
+    return result
