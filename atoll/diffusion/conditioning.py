@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,4 +27,4 @@ class Conditioning:
     def zeroed(self) -> Conditioning:
         """The same with nothing said: all embeddings zero."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
-        return Conditioning(torch.zeros_like(self.embeds), pooled, self.strength, self.inpaint_mask, self.masked_latents)
+        return replace(self, embeds=torch.zeros_like(self.embeds), pooled=pooled)

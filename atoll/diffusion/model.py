@@ -12,6 +12,7 @@ from atoll.diffusion.sigmas import NoiseSchedule
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+CPU = torch.device("cpu")
 Base = Literal["sd1", "sd2", "sdxl"]
 
 
@@ -28,7 +29,7 @@ class Model:
     scaling_factor: float = 0.18215
     latent_channels: int = 4
     base: Base = "sd1"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     name: str = ""
 

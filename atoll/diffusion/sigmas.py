@@ -206,8 +206,7 @@ def linear_quadratic_sigmas(noise_schedule: NoiseSchedule, steps: int, threshold
     quadratic_steps = steps - linear_steps
     bend = (linear_steps - threshold * steps) / (linear_steps * quadratic_steps**2)
     done = [step * threshold / linear_steps for step in range(linear_steps)]
-    for step in range(quadratic_steps):
-        done.append(threshold + step * threshold / linear_steps + bend * step**2)
+    done += [threshold + step * threshold / linear_steps + bend * step**2 for step in range(quadratic_steps)]
     return with_final_zero((1.0 - torch.tensor(done, dtype=torch.float64)) * noise_schedule.sigma_max)
 
 
@@ -231,6 +230,7 @@ def diffusers_timesteps(spacing: str, noise_schedule: NoiseSchedule, steps: int)
             f"num_inference_steps {steps} with schedule diffusers_{spacing}: the network knows {count} timesteps. "
             f"Ask for at most {count} steps, or take another schedule."
         )
+    timesteps: np.ndarray
     if spacing == "leading":
         timesteps = np.arange(steps)[::-1] * (count // steps) + noise_schedule.steps_offset
     elif spacing == "trailing":
