@@ -74,13 +74,6 @@ class InputFiles:
         """sha256 of the file's bytes, read again only when its time or size has changed."""
         return self._digest_of(self.path(name))
 
-    def has(self, name: str) -> bool:
-        try:
-            self.path(name)
-        except (InvalidRequest, NotFound):
-            return False
-        return True
-
     def names(self) -> list[str]:
         """What can be chosen, by name: the pictures directly below `root`, as ComfyUI lists them."""
         if not self.root.is_dir():

@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from atoll.graph.graph import Graph
 
@@ -32,7 +33,7 @@ class LoadedModels(Protocol):
 
     def checkpoint(self, name: str) -> Any: ...
     def vae(self, name: str) -> Any: ...
-    def text_encoder(self, name: str) -> Any: ...
+    def text_encoder(self, name: str, *, device: str | None = None) -> Any: ...
     def unet(self, name: str) -> Any: ...
     def fingerprint(self, kind: str, name: str) -> str: ...
 
@@ -316,6 +317,9 @@ def _output_types(annotation: Any) -> list[str]:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """(type, what its Annotated carries); of an `X | None`, those of X."""
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
         return base, tuple(metadata)

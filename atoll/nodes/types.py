@@ -1,0 +1,51 @@
+"""What travels on the links between Atoll's nodes, under ComfyUI's names.
+
+The types are written as texts, because a node's declaration must be readable without loading torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from atoll.graph.node import Socket
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atoll.diffusion.conditioning import Conditioning
+    from atoll.diffusion.model import Model as DiffusionModel
+    from atoll.diffusion.text import TextEncoder
+    from atoll.diffusion.vae import Vae as AutoEncoder
+
+
+class LatentBatch(TypedDict, total=False):
+    """
+    samples: (batch, channels, height/8, width/8), in the VAE's own scale.
+    noise_mask: (1 or batch, 1, any height, any width), 1 = change.
+    batch_index: for each sample, which picture of a batch's noise it takes.
+    """
+
+    samples: Tensor
+    noise_mask: Tensor
+    batch_index: list[int]
+
+
+@dataclass(frozen=True)
+class CropRegion:
+    """A rectangle of a picture, in its pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+Image = Annotated["Tensor", Socket("IMAGE")]  # (batch, height, width, channels), 0..1
+Mask = Annotated["Tensor", Socket("MASK")]  # (batch, height, width), 0..1, 1 = change
+Latents = Annotated[LatentBatch, Socket("LATENT")]
+Conditionings = Annotated["list[Conditioning]", Socket("CONDITIONING")]
+Model = Annotated["DiffusionModel", Socket("MODEL")]
+Clip = Annotated["TextEncoder", Socket("CLIP")]
+Vae = Annotated["AutoEncoder", Socket("VAE")]
+Region = Annotated[CropRegion, Socket("ATOLL_REGION")]
