@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from atoll.artifacts.pictures import load_frames, rgb_and_alpha
+from atoll.errors import InvalidRequest
 from atoll.graph.node import NodeContext, OneFile, OneOf, Range, Text, Tooltip, node
 from atoll.nodes.infotext import infotext_of
 from atoll.nodes.latents import MAX_SIDE
@@ -158,6 +159,21 @@ def _resized(image: Tensor, width: int, height: int, method: str, crop: str) -> 
 def invert_image(image: Image) -> Image:
     """The negative of a picture."""
     return 1 - image
+
+
+@node("MaskToImage", title="Convert Mask to Image", category="mask")
+def mask_to_image(mask: Mask) -> Image:
+    """A mask as a grey picture, so that nodes for pictures can change it."""
+    return mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3)
+
+
+@node("ImageToMask", title="Convert Image to Mask", category="mask")
+def image_to_mask(image: Image, *, channel: Annotated[str, OneOf(("red", "green", "blue", "alpha"))]) -> Mask:
+    """One channel of a picture as a mask."""
+    channels = {"red": 0, "green": 1, "blue": 2, "alpha": 3}
+    if channels[channel] >= image.shape[-1]:
+        raise InvalidRequest(f'The picture has no channel "{channel}"; it has {image.shape[-1]} channels.')
+    return image[..., channels[channel]]
 
 
 @node("ImagePadForOutpaint", title="Pad Image for Outpainting", category="image")

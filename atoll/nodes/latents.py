@@ -67,6 +67,20 @@ def set_noise_mask(samples: Latents, mask: Mask) -> Latents:
     return masked
 
 
+@node("RepeatLatentBatch", title="Repeat Latent Batch", category="latent/batch")
+def repeat_latents(samples: Latents, *, amount: Annotated[int, Range(1, 64)] = 1) -> Latents:
+    """The same latents several times, each to get noise of its own."""
+    repeated = samples.copy()
+    repeated["samples"] = samples["samples"].repeat(amount, 1, 1, 1)
+    if len(samples.get("noise_mask", ())) > 1:
+        repeated["noise_mask"] = samples["noise_mask"].repeat(amount, 1, 1, 1)
+    if "batch_index" in samples:
+        index = samples["batch_index"]
+        span = max(index) - min(index) + 1
+        repeated["batch_index"] = [place + round * span for round in range(amount) for place in index]
+    return repeated
+
+
 @node("LatentUpscale", title="Upscale Latent", category="latent")
 def upscale_latents(
     samples: Latents,
