@@ -1,0 +1,157 @@
+"""`python -m atoll.workers.worker_process`: a worker in a process of its own, started by a `ProcessExecutor`.
+
+stdin: the settings as one line of JSON, then any line to wake it; its end means that the parent is gone, however that
+happened. stdout: lines of news: `waiting` for the lock, `ready`, `alive`, `news <job id>`. stderr: the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO
+
+from atoll.errors import AtollError
+from atoll.graph.node import Registry
+from atoll.jobs.job import JobState
+from atoll.jobs.sql_store import SqlJobStore
+from atoll.models.catalogue import BUILT_IN_MODEL
+from atoll.settings import Settings
+from atoll.workers.presence import WorkerLock, release_dead_workers
+from atoll.workers.worker import DeviceFault, Worker
+
+EXIT_DEVICE_FAULT = 3
+NODES = "atoll.nodes.registry:core_registry"
+LOCK_LOOK_S = 0.1
+STUCK_S = 300.0  # a process in which no Python has run for so long is beyond help; imports and loading take less
+
+log = logging.getLogger("atoll.workers")
+
+
+class Link:
+    """The lines between this process and its parent, and what must happen when the parent goes."""
+
+    def __init__(self, commands: IO[str], news: IO[str]) -> None:
+        self._commands = commands
+        self._news = news
+        self._lock = threading.Lock()
+        self.worker: Worker | None = None
+
+    def say(self, line: str) -> None:
+        try:
+            with self._lock:
+                self._news.write(line + "\n")
+                self._news.flush()
+        except (OSError, ValueError):  # the parent is gone; `listen` sees to it
+            pass
+
+    def listen(self) -> None:
+        for _ in self._commands:
+            if self.worker is not None:
+                self.worker.wake()
+        self.leave("the studio closed")
+
+    def leave(self, reason: str) -> None:
+        """Give back what is being done and end the process without waiting for anything."""
+        if self.worker is not None:
+            self.worker.stop(reason)
+        os._exit(0)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="atoll.workers.worker_process")
+    arguments.add_argument("--nodes", default=NODES, help="module:name of what makes the registry")
+    nodes = arguments.parse_args().nodes
+    link = _link_to_parent()
+    settings = Settings.model_validate_json(sys.stdin.readline())
+    logging.basicConfig(format="%(asctime)s worker %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    threading.Thread(target=link.listen, name="atoll-parent", daemon=True).start()
+    _leave_on_signals(link)
+
+    lock = WorkerLock(settings.home, settings.device)
+    if not lock.acquire():
+        link.say("waiting")
+        while not lock.acquire():
+            time.sleep(LOCK_LOOK_S)
+    store = SqlJobStore(settings.store_url, lease_s=settings.lease_s)
+    release_dead_workers(store)
+    worker = Worker(
+        settings,
+        store,
+        load_registry(nodes),
+        on_news=lambda job_id: link.say(f"news {job_id}"),
+        on_beat=_beat(link),
+    )
+    link.worker = worker
+    if nodes == NODES:
+        _warm_up(worker, store)
+    link.say("ready")
+    try:
+        worker.serve()
+    except DeviceFault as error:
+        log.error("%s", error)
+        link.say("alive")
+        os._exit(EXIT_DEVICE_FAULT)
+
+
+def load_registry(name: str) -> Registry:
+    """What the function at `module:name` gives."""
+    module, _, function = name.partition(":")
+    registry = getattr(importlib.import_module(module), function)()
+    assert isinstance(registry, Registry), name
+    return registry
+
+
+def _link_to_parent() -> Link:
+    """Keep stdout for news alone: whatever a library prints goes to stderr instead."""
+    news = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return Link(sys.stdin, news)
+
+
+def _leave_on_signals(link: Link) -> None:
+    """SIGTERM and SIGINT give the task back at once, even while a long operation runs in the main thread."""
+    if sys.platform == "win32":  # where the parent closes stdin instead
+        return
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also in threads that start later, so one alone waits for them
+
+    def wait() -> None:
+        link.leave(f"the worker was told to stop ({signal.Signals(signal.sigwait(signals)).name})")
+
+    threading.Thread(target=wait, name="atoll-signals", daemon=True).start()
+
+
+def _beat(link: Link) -> Callable[[], None]:
+    def beat() -> None:
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)  # needs no Python to fire
+        link.say("alive")
+
+    beat()
+    return beat
+
+
+def _warm_up(worker: Worker, store: SqlJobStore) -> None:
+    """Load the model of the newest job, or the built-in one, before anybody waits for it."""
+    name = BUILT_IN_MODEL
+    for job in store.jobs(states=[JobState.QUEUED, JobState.DONE], limit=1):
+        for node in job.graph.values():
+            if isinstance(node, dict) and node.get("class_type") == "CheckpointLoaderSimple":
+                name = str(node.get("inputs", {}).get("ckpt_name", name))
+    started = time.perf_counter()
+    try:
+        worker.models.checkpoint(name)
+        log.info("Model %s is warm after %.1f s.", name, time.perf_counter() - started)
+    except AtollError as error:
+        log.info("Model %s is not warmed: %s", name, error)
+
+
+if __name__ == "__main__":
+    main()
