@@ -99,14 +99,14 @@ def run_training(
             group["lr"] = learning_rate_at(step, options)
         with torch.autocast(device_type, torch.bfloat16, enabled=options.precision == "bf16"):
             loss = compute_loss(step, generator_of_step(seed, step))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailed(
                 f"The loss became {value} at step {step}. The state of step {states.newest or 0} is kept in "
                 f"{states.folder}; lower learning_rate and start again to go on from there."
             )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         averaged.update_parameters(network)

@@ -80,4 +80,4 @@ def build_caption(form: str, sprite: Sprite, background: str) -> str:
 
 def pictures_to_tensor(pictures: np.ndarray) -> Tensor:
     """(batch, height, width, 3) uint8 -> (batch, 3, height, width) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -8,15 +8,18 @@ FOLDER/scratch    training_state/, samples/, log.jsonl, latents-*.pt, text_encod
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from diffusers import AutoencoderKL
-from transformers import CLIPTokenizer
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from atoll import models
 from atoll.errors import InvalidRequest
-from atoll.training.emoji_data import build_emoji_data, load_sprites, read_concepts
+from atoll.training.emoji_data import Sprite, build_emoji_data, load_sprites, read_concepts
+from atoll.training.export import export_model
 from atoll.training.loop import LoopOptions, Progress
+from atoll.training.model_measure import measure_model
 from atoll.training.pictures import PictureFactory
 from atoll.training.recipe import Recipe, ScratchPart, VaePart
 from atoll.training.scratch_training import TextEncoderOptions, UnetOptions, train_from_scratch
@@ -26,10 +29,12 @@ CLIP_TOKENIZER = Path(models.__file__).parent / "assets" / "clip_tokenizer"
 OnProgress = Callable[[Progress], None]
 
 
-def run_data_stage(recipe: Recipe, recipe_folder: Path, folder: Path) -> None:
+def run_data_stage(
+    recipe: Recipe, recipe_folder: Path, folder: Path, *, say: Callable[[str], None] = print
+) -> list[Sprite]:
     """Fetch and draw the pictures."""
     styles = {style: source.model_dump() for style, source in recipe.data.styles.items()}
-    build_emoji_data(read_concepts(recipe_folder / recipe.data.concepts), styles, folder / "data")
+    return build_emoji_data(read_concepts(recipe_folder / recipe.data.concepts), styles, folder / "data", say=say)
 
 
 def run_vae_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> AutoencoderKL:
@@ -64,6 +69,27 @@ def run_scratch_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> 
     )
     text_encoder.save_pretrained(folder / "scratch" / "text_encoder")
     unet.save_pretrained(folder / "scratch" / "unet")
+
+
+def run_export_stage(recipe: Recipe, folder: Path, target: Path) -> None:
+    """Write the averaged weights as an fp16 diffusers folder."""
+    if not (folder / "scratch" / "unet" / "config.json").is_file():
+        raise InvalidRequest(f"There is no trained U-Net in {folder}. Train it first: atoll train scratch RECIPE")
+    export_model(
+        CLIP_TOKENIZER,
+        CLIPTextModel.from_pretrained(folder / "scratch" / "text_encoder"),
+        UNet2DConditionModel.from_pretrained(folder / "scratch" / "unet"),
+        load_trained_vae(folder),
+        recipe.scratch.prediction_type,
+        load_pictures(recipe, folder),
+        target,
+    )
+
+
+def run_measure_stage(recipe: Recipe, folder: Path, model: Path, prompts: int) -> dict[str, float]:
+    """Measure an exported model, through the same engine that the studio uses; grid and numbers go to `folder`."""
+    quality = measure_model(load_pictures(recipe, folder), model, folder / "quality", prompts=prompts, seed=recipe.seed)
+    return asdict(quality)
 
 
 def load_tokenizer() -> CLIPTokenizer:
