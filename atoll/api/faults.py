@@ -50,7 +50,8 @@ def faults_from_validation(errors: Iterable[Mapping[str, Any]], known: Iterable[
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean "euler_ancestral"?' or an empty string."""
     matches = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(f'"{match}"' for match in matches)}?" if matches else ""
+    quoted = [f'"{match}"' for match in matches]
+    return f" Did you mean {' or '.join(quoted)}?" if matches else ""
 
 
 def _fault(error: Mapping[str, Any], known: list[str]) -> RequestFault:

@@ -1,8 +1,8 @@
 """What can be told of a model without loading it: its base, and what a request gets that does not say.
 
-A model may say so itself in a file `atoll.json`, in its folder or beside it as `NAME.atoll.json`:
-`{"width": 768, "height": 768, "num_inference_steps": 25, "guidance_scale": 5, "sampler": "euler", "scheduler": "normal"}`,
-any of these. Otherwise the size is the one its U-Net was trained at.
+A model may say so itself in a file `atoll.json`, in its folder or beside it as `NAME.atoll.json`: any fields of
+`ImageDefaults`, such as `{"width": 768, "height": 768, "guidance_scale": 5}`. Otherwise the size is the one that its
+U-Net was trained at.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pydantic import BaseModel, ValidationError
 
 from atoll.api.image_request import ImageDefaults
 from atoll.errors import NotFound
-from atoll.models.catalogue import ModelFile
+from atoll.models.catalogue import ModelCatalogue, ModelFile
 from atoll.models.identify import identify, refusal
 
+MODEL_KINDS = ("checkpoints", "vae", "text_encoders", "diffusion_models")
 NATIVE_SIDE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 SD1 = NATIVE_SIDE["sd1"]
 
@@ -33,6 +34,18 @@ class ModelInfo(BaseModel):
     description: str  # what the file is, for people: "an SDXL checkpoint"
     fault: str | None  # why it can't be used as what its folder says, in words; None if it can
     defaults: ImageDefaults
+
+
+def list_model_infos(catalogue: ModelCatalogue, kind: str | None = None) -> list[ModelInfo]:
+    """Models of a kind (one of MODEL_KINDS), or of all of these; the built-in one comes first."""
+    infos = []
+    for one in MODEL_KINDS if kind is None else (kind,):
+        for model in catalogue.models(one):
+            try:
+                infos.append(model_info(model))
+            except NotFound:  # gone since it was listed, or the built-in one has not been trained yet
+                continue
+    return infos
 
 
 def model_info(model: ModelFile) -> ModelInfo:

@@ -50,7 +50,7 @@ def create_app(settings: Settings, *, worker: bool = True, studio: bool = True) 
             from atoll.workers.process_executor import ProcessExecutor
 
             executor = ProcessExecutor(settings, services.store, on_news=services.notify)
-            app.state.executor, services.on_submit = executor, executor.wake
+            app.state.executor, services.wake_worker = executor, executor.wake
             executor.start()
         try:
             yield

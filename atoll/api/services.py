@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,16 +11,16 @@ from PIL import UnidentifiedImageError
 
 from atoll.api.event_stream import EventStream
 from atoll.api.faults import FaultyRequest, RequestFault
+from atoll.api.file_choices import FileChoices
 from atoll.api.image_request import (
+    CompleteImageRequest,
     ImageRequest,
     StartImage,
     complete_request,
     graph_from_image_request,
     parse_image_request,
-    sampler_names,
-    scheduler_names,
 )
-from atoll.api.model_info import ModelInfo, model_info
+from atoll.api.model_info import ModelInfo, list_model_infos, model_info
 from atoll.artifacts.files import ArtifactFiles
 from atoll.artifacts.input_files import MAX_UPLOAD_BYTES, InputFiles
 from atoll.artifacts.pictures import FORMATS
@@ -35,21 +34,10 @@ from atoll.jobs.job import Job, JobArtifact, JobState
 from atoll.jobs.sql_store import SqlJobStore
 from atoll.models.catalogue import BUILT_IN_MODEL, ModelCatalogue
 from atoll.nodes.registry import core_registry
+from atoll.nodes.sampling import SAMPLER_NAMES, SCHEDULE_NAMES
 from atoll.settings import Settings
 
 REQUEST_KEY = "image_request"  # in Job.extra: the request that a graph came from, for "reuse parameters"
-MODEL_KINDS = ("checkpoints", "vae", "text_encoders", "diffusion_models")
-
-
-@dataclass(frozen=True)
-class FileChoices:
-    """The files that nodes can name now; a `Choices` of the graph room."""
-
-    catalogue: ModelCatalogue
-    inputs: InputFiles
-
-    def names(self, kind: str) -> Sequence[str]:
-        return self.inputs.names() if kind == "inputs" else self.catalogue.names(kind)
 
 
 class StudioServices:
@@ -67,7 +55,7 @@ class StudioServices:
         self.registry = core_registry()
         self._choices = FileChoices(self.catalogue, self.inputs)
         self._stream = EventStream(self.store)
-        self.on_submit = lambda: None  # set by the server: wakes its worker
+        self.wake_worker: Callable[[], None] = _ignore  # set by the server
 
     def close(self) -> None:
         self.store.close()
@@ -83,7 +71,7 @@ class StudioServices:
         extra = {REQUEST_KEY: complete.model_dump(mode="json")}
         return self.submit_graph(graph.to_api(), priority=priority, extra=extra, owner=owner)
 
-    def plan_image(self, request: ImageRequest) -> tuple[ImageRequest, Graph]:
+    def plan_image(self, request: ImageRequest) -> tuple[CompleteImageRequest, Graph]:
         """The request with nothing left open, and its graph. Raises: FaultyRequest with every fault."""
         faults: list[RequestFault] = []
         model = self._model_or_fault("checkpoints", request.model or BUILT_IN_MODEL, "model", faults)
@@ -92,8 +80,8 @@ class StudioServices:
         start = self._start_image_or_fault(request, faults)
         if faults or model is None:
             raise FaultyRequest(faults)
-        complete = complete_request(request, model.defaults, start.size if start else None)
-        complete = parse_image_request({**complete.model_dump(), "model": model.name})
+        named = request.model_copy(update={"model": model.name})
+        complete = complete_request(named, model.defaults, start.size if start else None)
         return complete, graph_from_image_request(complete, start=start, inpainting_model=model.inpainting)
 
     def submit_graph(
@@ -111,13 +99,14 @@ class StudioServices:
         """
         valid = validate_graph(graph, self.registry, self._choices).strict()
         job = self.store.submit(valid.to_api(), owner=owner, priority=priority, extra=extra, job_id=job_id)
-        self.on_submit()
+        self.wake_worker()
         self._stream.notify()
         return job
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop, which a running one does at its next step. One that has ended stays as it is."""
         job = self.store.cancel(job_id)
+        self.wake_worker()
         self._stream.notify()
         return job
 
@@ -142,6 +131,10 @@ class StudioServices:
         Ends after the job's last event (done, failed, cancelled); with job_id None never. Raises: NotFound.
         """
         return self._stream.follow(job_id, after=after)
+
+    def read_events(self, job_id: str | None = None, *, after: int = 0, limit: int = 200) -> list[Event]:
+        """The stored events after number `after`, without waiting for more."""
+        return self.store.events(job_id, after=after, limit=limit)
 
     def notify(self) -> None:
         """Something was written to the store. From any thread; wakes who follows events."""
@@ -192,21 +185,14 @@ class StudioServices:
     # --- what there is
 
     def models(self, kind: str | None = None) -> list[ModelInfo]:
-        """Models of a kind (one of MODEL_KINDS), or of all of these; the built-in one comes first."""
-        infos = []
-        for one in MODEL_KINDS if kind is None else (kind,):
-            for model in self.catalogue.models(one):
-                try:
-                    infos.append(model_info(model))
-                except NotFound:  # gone since it was listed, or the built-in one is not there
-                    continue
-        return infos
+        """Models of a kind (see `MODEL_KINDS`), or of all of these; the built-in one comes first."""
+        return list_model_infos(self.catalogue, kind)
 
     def samplers(self) -> list[str]:
-        return list(sampler_names())
+        return list(SAMPLER_NAMES)
 
     def schedulers(self) -> list[str]:
-        return list(scheduler_names())
+        return list(SCHEDULE_NAMES)
 
     def node_info(self, class_type: str | None = None) -> dict[str, Any]:
         """As ComfyUI's GET /object_info: by class type; of one class only, if it is named. Raises: NotFound."""
@@ -247,9 +233,9 @@ class StudioServices:
                 RequestFault(
                     "mask_image",
                     "mask_shape",
-                    f"mask_image {request.mask_image} is {mask_size[0]}x{mask_size[1]}, init_image {request.init_image} "
-                    f"is {size[0]}x{size[1]}: their shapes differ. Give a mask of {size[0]}x{size[1]}, or of the same "
-                    "shape at another scale.",
+                    f"mask_image {request.mask_image} is {mask_size[0]}x{mask_size[1]}, but init_image "
+                    f"{request.init_image} is {size[0]}x{size[1]}: their shapes differ. Give a mask of "
+                    f"{size[0]}x{size[1]}, or of the same shape at another scale.",
                 )
             )
             return None
@@ -261,6 +247,10 @@ class StudioServices:
         except AtollError as error:
             faults.append(RequestFault(field, error.code, f"{field}: {error.message}"))
             return None
+
+
+def _ignore() -> None:
+    """The worker, if there is one, looks by itself now and then."""
 
 
 def picture_size(path: Path, name: str) -> tuple[int, int]:
