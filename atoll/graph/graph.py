@@ -90,6 +90,7 @@ class Graph:
 
 
 MAX_NODES = 2_000
+MAX_INTEGER_BITS = 1024  # Python refuses to print numbers of over 4300 digits, so JSON could not be written
 MAX_DEPTH = 32  # of lists and dicts inside one input; real workflows stay below five
 
 
@@ -175,6 +176,8 @@ def _first_flaw(value: object) -> str | None:
 def _flaw(value: object) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value}, which is not a finite number"
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        return "a whole number of hundreds of digits"
     if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
         return "characters that no text has (NUL or half of a surrogate pair)"
     if not isinstance(value, str | int | float | bool | list | Mapping | None):

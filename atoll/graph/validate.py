@@ -405,12 +405,5 @@ def _near(name: str, names: Iterable[str], lead: str = "Near it:") -> str:
 
 
 def _shortened(value: object) -> str:
-    text = value if isinstance(value, str) else _as_text(value)
+    text = str(value)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}... ({len(text):,} characters)"
-
-
-def _as_text(value: object) -> str:
-    try:
-        return str(value)
-    except ValueError:  # Python refuses to print whole numbers of more than 4300 digits
-        return "a number of thousands of digits"
