@@ -1,0 +1,1 @@
+"""The studio: pages that talk to the services of `atoll/api` and hold no logic of their own."""
