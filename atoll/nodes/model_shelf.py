@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
+from atoll.errors import NotFound
 from atoll.models.catalogue import ModelCatalogue
 from atoll.settings import Settings
 
@@ -87,7 +88,10 @@ class ModelShelf:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         marks = []
         for file in files:
-            status = file.stat()
+            try:
+                status = file.stat()
+            except FileNotFoundError as error:
+                raise NotFound(f"The model {name} is not there, or is being replaced: {file} is missing.") from error
             if file.is_file():
                 marks.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
         return "\n".join([*marks, self._device, self._precision])
