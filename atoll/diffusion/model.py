@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from atoll.diffusion.preview import PreviewMap
 from atoll.diffusion.sigmas import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Model:
 
     scaling_factor: the network sees VAE latents times this.
     base: the family, which decides what else the network is told (SDXL: pooled text and picture size).
+    preview_map: how its latents look without the VAE.
     """
 
     unet: UNet2DConditionModel
@@ -32,6 +34,7 @@ class Model:
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     name: str = ""
+    preview_map: PreviewMap | None = None
 
     @property
     def in_channels(self) -> int:
