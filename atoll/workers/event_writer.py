@@ -30,44 +30,49 @@ class EventWriter:
         self._told: list[tuple[Run, NewEvent]] = []
         self._told_count = self._written_count = self._flushing = 0
         self._closed = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()  # of all that is above; who waits for one thing is not woken by another
+        self._something_told = threading.Condition(lock)
+        self._in_a_hurry = threading.Condition(lock)
+        self._written = threading.Condition(lock)
         self._thread = threading.Thread(target=self._write_all, name="atoll-events", daemon=True)
         self._thread.start()
 
     def tell(self, run: Run, event: NewEvent) -> None:
-        with self._changed:
+        with self._something_told:
             self._told.append((run, event))
             self._told_count += 1
-            self._changed.notify_all()
+            self._something_told.notify()
 
     def flush(self) -> None:
         """Return when all that was told before is in the store, or will never be."""
-        with self._changed:
+        with self._written:
             wanted = self._told_count
             self._flushing += 1
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._written_count >= wanted or self._closed)
+            self._in_a_hurry.notify()
+            self._written.wait_for(lambda: self._written_count >= wanted or self._closed)
             self._flushing -= 1
 
     def close(self) -> None:
-        with self._changed:
+        with self._written:
             self._closed = True
-            self._changed.notify_all()
+            self._something_told.notify()
+            self._in_a_hurry.notify()
+            self._written.notify_all()
         self._thread.join()
 
     def _write_all(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._told or self._closed)
+            with self._something_told:
+                self._something_told.wait_for(lambda: self._told or self._closed)
                 if not self._told:
                     return
                 batch, self._told = self._told, []
             for run, told in groupby(batch, key=lambda pair: pair[0]):
                 self._write(run, [event for _, event in told])
-            with self._changed:
+            with self._written:
                 self._written_count += len(batch)
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._flushing or self._closed, timeout=PAUSE_S)
+                self._written.notify_all()
+                self._in_a_hurry.wait_for(lambda: self._flushing or self._closed, timeout=PAUSE_S)
 
     def _write(self, run: Run, events: list[NewEvent]) -> None:
         while run.unwanted is None:
@@ -82,6 +87,6 @@ class EventWriter:
                     log.exception("Events of job %s are left out.", run.job.job_id)
                     return
                 log.warning("Events of job %s wait: %s", run.job.job_id, error)
-                with self._changed:
-                    if self._changed.wait_for(lambda: self._closed, timeout=RETRY_S):
+                with self._in_a_hurry:
+                    if self._in_a_hurry.wait_for(lambda: self._closed, timeout=RETRY_S):
                         return

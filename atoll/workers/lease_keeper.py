@@ -36,7 +36,6 @@ class LeaseKeeper:
     def hold(self, run: Run) -> None:
         with self._lock:
             self._runs.append(run)
-        self._wake.set()
 
     def drop(self, run: Run) -> None:
         with self._lock:
@@ -58,8 +57,7 @@ class LeaseKeeper:
     def _keep(self) -> None:
         renewed_at = time.monotonic()
         while not self._closed:
-            computing = [run for run in self.held() if run.computing]
-            self._wake.wait(LOOK_S if computing else self._every_s)
+            self._wake.wait(LOOK_S)
             self._wake.clear()
             if due := time.monotonic() >= renewed_at + self._every_s:
                 renewed_at = time.monotonic()

@@ -24,7 +24,8 @@ def count(context: NodeContext, *, steps: int = 3, pause_ms: int = 0, seed: int 
     """Takes steps, with a preview at each."""
     ran.append("Count")
     for step in range(1, steps + 1):
-        time.sleep(pause_ms / 1000)
+        if pause_ms:
+            time.sleep(pause_ms / 1000)
         context.on_step(step, steps, lambda: b"\xff\xd8 a picture of noise")
     return seed
 
