@@ -119,8 +119,10 @@ class ModelCatalogue:
         raise NotFound(self._not_found(kind, name, [model.name for model in without_ending or models]))
 
     def _not_found(self, kind: str, name: str, names: list[str]) -> str:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        near += [other for other in names if name.casefold() in other.casefold() and other not in near][:3]
+        stem_of = {other: _without_suffix(other).casefold() for other in names}  # common endings are no likeness
+        asked = _without_suffix(name).casefold()
+        stems = difflib.get_close_matches(asked, stem_of.values(), n=3, cutoff=0.5)
+        near = [other for other, stem in stem_of.items() if stem in stems or (asked and asked in stem)][:5]
         if near:
             hint = "Did you mean " + " or ".join(f'"{other}"' for other in near) + "?"
         elif names:
