@@ -6,11 +6,10 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Annotated
 
-from atoll.errors import InvalidRequest
 from atoll.graph.node import Range, Tooltip, node
 from atoll.nodes.latents import MAX_SIDE, cut_to_stride, encode_pixels
 from atoll.nodes.resize import resize
-from atoll.nodes.types import Conditionings, CropRegion, Image, LatentBatch, Latents, Mask, Region, Vae
+from atoll.nodes.types import Conditionings, Image, LatentBatch, Latents, Mask, Region, Vae
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,18 +62,9 @@ def blur_mask(
     radius: Annotated[int, Range(0, 256), Tooltip("Standard deviation of the blur, in pixels.")] = 4,
 ) -> Mask:
     """Soften the border of a mask, so that old and new run into each other."""
-    import torch  # not at the top: the server must not load it
-    from torch.nn import functional as F
+    from atoll.diffusion.inpaint import blur_mask  # loads torch, which the server must not
 
-    if radius == 0:
-        return mask
-    reach = int(2.5 * radius + 0.5)  # pixels; beyond lies 1 % of the bell curve
-    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / radius) ** 2)
-    bell /= bell.sum()
-    blurred = mask[:, None]
-    blurred = F.conv2d(F.pad(blurred, (reach, reach, 0, 0), mode="replicate"), bell[None, None, None, :])
-    blurred = F.conv2d(F.pad(blurred, (0, 0, reach, reach), mode="replicate"), bell[None, None, :, None])
-    return blurred[:, 0].clamp(0, 1)
+    return blur_mask(mask, radius)
 
 
 @node("AtollCropToMask", title="Crop to Mask", category="image/inpaint", output_names=("image", "mask", "region"))
@@ -90,11 +80,12 @@ def crop_to_mask(
 
     "Paste Back" puts the result where it belongs. Raises: InvalidRequest if the mask marks nothing.
     """
+    from atoll.diffusion.inpaint import find_crop_box  # loads torch, which the server must not
+
     mask = mask_for(image, mask)
-    region = region_around(mask, padding, width / height)
-    rows, columns = _slices(region)
-    part = resize(image[:, rows, columns].movedim(-1, 1), width, height, "lanczos").movedim(1, -1)
-    part_mask = resize(mask[:, None, rows, columns], width, height, "bilinear")[:, 0]
+    region = find_crop_box(mask, padding, width, height)
+    part = resize(region.cut(image.movedim(-1, 1)), width, height, "lanczos").movedim(1, -1)
+    part_mask = resize(region.cut(mask)[:, None], width, height, "bilinear")[:, 0]
     return part, part_mask, region
 
 
@@ -104,38 +95,13 @@ def paste_back(image: Image, painted: Image, mask: Mask, region: Region | None =
 
     Where the mask is 0 the picture stays exactly as it was, where it is 1 the new one shows, between they mix.
     """
-    mask = mask_for(image, mask)
-    whole = CropRegion(0, 0, image.shape[2], image.shape[1])
-    region = region or whole
-    rows, columns = _slices(region)
-    batch = max(len(image), len(painted))
-    result = _repeated(image, batch).clone()
-    painted = resize(painted[..., :3].movedim(-1, 1), region.width, region.height, "lanczos").movedim(1, -1)
-    weight = _repeated(mask, batch)[:, rows, columns, None]
-    old = result[:, rows, columns, :3]
-    mixed = old * (1 - weight) + _repeated(painted, batch) * weight
-    result[:, rows, columns, :3] = mixed.where(weight > 0, old)
-    return result
+    from atoll.diffusion.inpaint import CropBox, paste_back  # loads torch, which the server must not
 
-
-def region_around(mask: Tensor, padding: int, aspect: float) -> CropRegion:
-    """The rectangle around everything that (batch, height, width) masks mark, grown towards width / height = aspect.
-
-    It stays inside the picture, which can keep it from reaching the aspect.
-    """
-    marked = (mask > 0).any(dim=0)
-    if not marked.any():
-        raise InvalidRequest("The mask marks nothing, so there is no part to work on. Paint a mask first.")
-    sides = []
-    for dim, size in ((1, mask.shape[1]), (0, mask.shape[2])):
-        places = marked.any(dim=dim).nonzero().flatten()
-        start, end = max(0, int(places[0]) - padding), min(size, int(places[-1]) + 1 + padding)
-        sides.append((start, end - start, size))
-    (top, height, most_height), (left, width, most_width) = sides
-    wanted_width, wanted_height = max(width, round(height * aspect)), max(height, round(width / aspect))
-    left, width = _widened(left, width, wanted_width, most_width)
-    top, height = _widened(top, height, wanted_height, most_height)
-    return CropRegion(left, top, width, height)
+    box = region or CropBox(0, 0, image.shape[2], image.shape[1])
+    patches = _repeated(painted, max(len(image), len(painted))).movedim(-1, 1)
+    images = _repeated(image, len(patches)).movedim(-1, 1)
+    masks = _repeated(mask_for(image, mask), len(patches))
+    return paste_back(images, patches, masks, box).movedim(1, -1)
 
 
 def mask_for(image: Tensor, mask: Tensor) -> Tensor:
@@ -143,18 +109,9 @@ def mask_for(image: Tensor, mask: Tensor) -> Tensor:
     return resize(mask.reshape(-1, 1, *mask.shape[-2:]), image.shape[2], image.shape[1], "bilinear")[:, 0]
 
 
-def _widened(start: int, size: int, wanted: int, most: int) -> tuple[int, int]:
-    wanted = min(wanted, most)
-    return min(max(0, start - (wanted - size) // 2), most - wanted), wanted
-
-
-def _slices(region: CropRegion) -> tuple[slice, slice]:
-    return slice(region.top, region.top + region.height), slice(region.left, region.left + region.width)
-
-
 def _repeated(values: Tensor, batch: int) -> Tensor:
     """A batch of `batch`, cycling through what is there."""
-    from torch import arange  # loads torch, which the server must not
+    from torch import arange  # not at the top: the server must not load it
 
     return values if len(values) == batch else values[arange(batch) % len(values)]
 

@@ -137,6 +137,8 @@ def _report_steps(context: NodeContext, model: Model) -> Callable[[int, int, Ten
     from atoll.diffusion.preview import latents_to_preview  # loads torch, which the server must not
 
     def on_step(step: int, total: int, denoised: Tensor) -> None:
-        context.on_step(step, total, lambda: make_thumbnail(Image.fromarray(latents_to_preview(denoised))))
+        context.on_step(
+            step, total, lambda: make_thumbnail(Image.fromarray(latents_to_preview(denoised, model.preview_map)))
+        )
 
     return on_step

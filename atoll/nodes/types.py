@@ -5,7 +5,6 @@ The types are written as texts, because a node's declaration must be readable wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from atoll.graph.node import Socket
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atoll.diffusion.conditioning import Conditioning
+    from atoll.diffusion.inpaint import CropBox
     from atoll.diffusion.model import Model as DiffusionModel
     from atoll.diffusion.text import TextEncoder
     from atoll.diffusion.vae import Vae as AutoEncoder
@@ -31,16 +31,6 @@ class LatentBatch(TypedDict, total=False):
     batch_index: list[int]
 
 
-@dataclass(frozen=True)
-class CropRegion:
-    """A rectangle of a picture, in its pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-
 Image = Annotated["Tensor", Socket("IMAGE")]  # (batch, height, width, channels), 0..1
 Mask = Annotated["Tensor", Socket("MASK")]  # (batch, height, width), 0..1, 1 = change
 Latents = Annotated[LatentBatch, Socket("LATENT")]
@@ -48,4 +38,4 @@ Conditionings = Annotated["list[Conditioning]", Socket("CONDITIONING")]
 Model = Annotated["DiffusionModel", Socket("MODEL")]
 Clip = Annotated["TextEncoder", Socket("CLIP")]
 Vae = Annotated["AutoEncoder", Socket("VAE")]
-Region = Annotated[CropRegion, Socket("ATOLL_REGION")]
+Region = Annotated["CropBox", Socket("ATOLL_REGION")]
