@@ -24,6 +24,7 @@ import torch
 
 from atoll.diffusion.model import Base, Model
 from atoll.diffusion.precision import pick_device, pick_dtype, pick_vae_dtype
+from atoll.diffusion.preview import KNOWN_PREVIEWS, load_preview_map
 from atoll.diffusion.sigmas import NoiseSchedule
 from atoll.diffusion.single_file import (
     Config,
@@ -246,6 +247,7 @@ def _load_unet(
         device=on,
         dtype=dtype,
         name=source.name,
+        preview_map=load_preview_map(source.path) or KNOWN_PREVIEWS[base],
     )
 
 

@@ -56,24 +56,16 @@ def blur_mask(mask: Tensor, radius: float) -> Tensor:
 
 @dataclass(frozen=True)
 class CropBox:
-    """A rectangle of pixels: left and top inside, right and bottom just outside."""
+    """A rectangle of a picture, in its pixels."""
 
     left: int
     top: int
-    right: int
-    bottom: int
-
-    @property
-    def width(self) -> int:
-        return self.right - self.left
-
-    @property
-    def height(self) -> int:
-        return self.bottom - self.top
+    width: int
+    height: int
 
     def cut(self, tensor: Tensor) -> Tensor:
-        """That part of an image or a mask (the last two axes)."""
-        return tensor[..., self.top : self.bottom, self.left : self.right]
+        """That part of an image or a mask (the last two axes), not copied."""
+        return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def find_crop_box(mask: Tensor, padding: int, width: int, height: int) -> CropBox:
@@ -99,7 +91,7 @@ def find_crop_box(mask: Tensor, padding: int, width: int, height: int) -> CropBo
         top, bottom = widen(top, bottom, (right - left) * height // width, full_height)
     else:
         left, right = widen(left, right, (bottom - top) * width // height, full_width)
-    return CropBox(left, top, right, bottom)
+    return CropBox(left, top, right - left, bottom - top)
 
 
 def widen(start: int, end: int, wanted: int, limit: int) -> tuple[int, int]:
@@ -114,25 +106,22 @@ def widen(start: int, end: int, wanted: int, limit: int) -> tuple[int, int]:
 
 
 def paste_back(image: Tensor, patch: Tensor, mask: Tensor, box: CropBox) -> Tensor:
-    """Put a patch back where it was cut out, through the mask.
-
-    Where the mask is 0 the image keeps its very numbers.
+    """Put a patch back where it was cut out, through the mask. Where that is 0 the image keeps its very numbers.
 
     Args:
-        image: (1 or batch, channels, height, width), the whole picture.
+        image: (batch, channels, height, width), the whole picture.
         patch: (batch, channels, any height, any width), what was made of the box; scaled to it.
-        mask: (1 or batch, height, width), of the whole picture.
+        mask: (batch, height, width), of the whole picture. Image and mask may also be one for all patches.
     """
     check_mask_size(mask, image)
-    batch = len(patch)
     if patch.shape[-2:] != (box.height, box.width):
-        shrinks = patch.shape[-2] > box.height
+        shrinks = patch.shape[-2] > box.height or patch.shape[-1] > box.width
         patch = functional.interpolate(patch, size=(box.height, box.width), mode="bicubic", antialias=shrinks)
+        patch = patch.clamp(0, 1)
     soft = box.cut(as_planes(mask)).to(patch)
-    result = image.expand(batch, *image.shape[1:]).clone()
+    result = image.expand(len(patch), *image.shape[1:]).clone()
     below = box.cut(result)
-    # Not a plain sum: x * 1 + 0 keeps x only while the patch has no NaN and no rounding touches x.
-    below.copy_(torch.where(soft > 0, below + (patch.clamp(0, 1) - below) * soft, below))
+    below.copy_(torch.where(soft > 0, below * (1 - soft) + patch * soft, below))
     return result
 
 
