@@ -121,7 +121,7 @@ class ModelCatalogue:
     def _not_found(self, kind: str, name: str, names: list[str]) -> str:
         stem_of = {other: _without_suffix(other).casefold() for other in names}  # common endings are no likeness
         asked = _without_suffix(name).casefold()
-        stems = difflib.get_close_matches(asked, stem_of.values(), n=3, cutoff=0.5)
+        stems = difflib.get_close_matches(asked, stem_of.values(), n=3, cutoff=0.6)
         near = [other for other, stem in stem_of.items() if stem in stems or (asked and asked in stem)][:5]
         if near:
             hint = "Did you mean " + " or ".join(f'"{other}"' for other in near) + "?"
