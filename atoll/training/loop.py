@@ -58,6 +58,11 @@ class Progress:
     eta_s: float
 
 
+def training_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def generator_of_step(seed: int, step: int) -> torch.Generator:
     """The random numbers of one step. They depend on nothing else, so a resumed run draws what an unbroken one does."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)

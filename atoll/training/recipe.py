@@ -73,6 +73,8 @@ class UnetPart(_Part):
 
 class ScratchPart(_TrainedPart):
     prediction_type: Literal["epsilon", "v_prediction"]
+    sprite_size: tuple[Positive, Positive]
+    max_shift: int = Field(0, ge=0)
     latents_per_caption: Positive
     conditioning_dropout: Share
 

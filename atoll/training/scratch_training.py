@@ -17,7 +17,7 @@ from atoll.diffusion.conditioning import Conditioning
 from atoll.diffusion.model import Model
 from atoll.diffusion.sample import sample_latents
 from atoll.diffusion.sigmas import NoiseSchedule
-from atoll.training.loop import LoopOptions, Progress, run_training
+from atoll.training.loop import LoopOptions, Progress, run_training, training_device
 from atoll.training.noising import PredictionType, add_noise, build_alphas_cumprod, draw_timesteps, prediction_target
 from atoll.training.pictures import CAPTIONS, PictureFactory, build_caption, pictures_to_tensor
 from atoll.training.sample_grid import save_grid
@@ -153,9 +153,10 @@ def train_from_scratch(
     torch.manual_seed(seed)
     text_encoder = build_text_encoder(text_options)
     unet = build_unet(unet_options, vae.config.latent_channels, pictures.picture_size // 8, text_options.hidden_size)
-    networks = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    device = training_device()
+    networks = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device)
     data = load_or_encode(pictures, vae, latents_per_caption, folder, seed=seed)
-    alphas_cumprod = build_alphas_cumprod()
+    alphas_cumprod = build_alphas_cumprod().to(device)
 
     def compute_loss(step: int, generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(data.latents), (loop.batch_size,), generator=generator)
@@ -166,9 +167,9 @@ def train_from_scratch(
             else pictures.caption(int(data.sprites[index]), data.backgrounds[index], random)
             for index in picked.tolist()
         ]
-        latents = data.latents[picked]
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = draw_timesteps(len(latents), len(alphas_cumprod), generator)
+        latents = data.latents[picked].to(device)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        timesteps = draw_timesteps(len(latents), len(alphas_cumprod), generator).to(device)
         predicted = unet(
             add_noise(latents, noise, timesteps, alphas_cumprod),
             timesteps,
@@ -194,7 +195,7 @@ def train_from_scratch(
     trained_text_encoder, trained_unet = averaged["text_encoder"], averaged["unet"]
     assert isinstance(trained_text_encoder, CLIPTextModel)
     assert isinstance(trained_unet, UNet2DConditionModel)
-    return trained_text_encoder, trained_unet
+    return trained_text_encoder.cpu(), trained_unet.cpu()
 
 
 def load_or_encode(
@@ -215,7 +216,7 @@ def load_or_encode(
 def encode_captions(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, captions: list[str]) -> Tensor:
     """(captions, 77, width) embeddings, as Stable Diffusion takes them."""
     tokens = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
-    return text_encoder(tokens.input_ids).last_hidden_state
+    return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
 
 
 def pick_sample_captions(pictures: PictureFactory, count: int, seed: int) -> list[str]:
@@ -243,7 +244,12 @@ def draw_captions(
     assert isinstance(text_encoder, CLIPTextModel)
     assert isinstance(unet, UNet2DConditionModel)
     scheduler = build_scheduler(prediction_type)
-    model = Model(unet, NoiseSchedule.from_config(dict(scheduler.config)), scaling_factor=vae.config.scaling_factor)
+    model = Model(
+        unet,
+        NoiseSchedule.from_config(dict(scheduler.config)),
+        scaling_factor=vae.config.scaling_factor,
+        device=unet.device,
+    )
     embeds = encode_captions(tokenizer, text_encoder, ["", *captions])
     drawn = []
     for index in range(len(captions)):
@@ -258,5 +264,5 @@ def draw_captions(
             sampler="euler",
             schedule="normal",
         )
-        drawn.append(vae.decode(latents).sample)
+        drawn.append(vae.decode(latents.to(vae.device)).sample)
     return torch.cat(drawn)

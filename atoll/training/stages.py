@@ -21,7 +21,7 @@ from atoll.training.export import export_model
 from atoll.training.loop import LoopOptions, Progress
 from atoll.training.model_measure import measure_model
 from atoll.training.pictures import PictureFactory
-from atoll.training.recipe import Recipe, ScratchPart, VaePart
+from atoll.training.recipe import DataPart, Recipe, ScratchPart, VaePart
 from atoll.training.scratch_training import TextEncoderOptions, UnetOptions, train_from_scratch
 from atoll.training.vae_training import VaeOptions, train_vae
 
@@ -40,7 +40,7 @@ def run_data_stage(
 def run_vae_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> AutoencoderKL:
     """Train the autoencoder and save it."""
     vae = train_vae(
-        load_pictures(recipe, folder),
+        load_pictures(recipe, folder, recipe.data),
         VaeOptions(**recipe.vae.model_dump(include=set(VaeOptions.__dataclass_fields__))),
         build_loop_options(recipe, recipe.vae),
         folder / "vae",
@@ -54,7 +54,7 @@ def run_vae_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> Auto
 def run_scratch_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> None:
     """Train text encoder and U-Net and save them."""
     text_encoder, unet = train_from_scratch(
-        load_pictures(recipe, folder),
+        load_pictures(recipe, folder, recipe.scratch),
         load_trained_vae(folder),
         load_tokenizer(),
         TextEncoderOptions(**recipe.text_encoder.model_dump()),
@@ -81,14 +81,16 @@ def run_export_stage(recipe: Recipe, folder: Path, target: Path) -> None:
         UNet2DConditionModel.from_pretrained(folder / "scratch" / "unet"),
         load_trained_vae(folder),
         recipe.scratch.prediction_type,
-        load_pictures(recipe, folder),
+        load_pictures(recipe, folder, recipe.scratch),
         target,
     )
 
 
 def run_measure_stage(recipe: Recipe, folder: Path, model: Path, prompts: int) -> dict[str, float]:
     """Measure an exported model, through the same engine that the studio uses; grid and numbers go to `folder`."""
-    quality = measure_model(load_pictures(recipe, folder), model, folder / "quality", prompts=prompts, seed=recipe.seed)
+    quality = measure_model(
+        load_pictures(recipe, folder, recipe.scratch), model, folder / "quality", prompts=prompts, seed=recipe.seed
+    )
     return asdict(quality)
 
 
@@ -97,11 +99,11 @@ def load_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER)
 
 
-def load_pictures(recipe: Recipe, folder: Path) -> PictureFactory:
-    """The pictures that the data stage made."""
+def load_pictures(recipe: Recipe, folder: Path, placing: DataPart | ScratchPart) -> PictureFactory:
+    """The drawings that the data stage made, placed as that part of the recipe says."""
     sprites, pixels = load_sprites(folder / "data")
     data = recipe.data
-    return PictureFactory(sprites, pixels, data.backgrounds, data.picture_size, data.sprite_size, data.max_shift)
+    return PictureFactory(sprites, pixels, data.backgrounds, data.picture_size, placing.sprite_size, placing.max_shift)
 
 
 def load_trained_vae(folder: Path) -> AutoencoderKL:

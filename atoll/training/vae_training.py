@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from atoll.training.loop import LoopOptions, Progress, run_training
+from atoll.training.loop import LoopOptions, Progress, run_training, training_device
 from atoll.training.pictures import PictureFactory
 from atoll.training.sample_grid import save_grid
 
@@ -62,7 +62,8 @@ def train_vae(
     Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1, without its adversarial term.
     """
     torch.manual_seed(seed)
-    vae = build_vae(options, pictures.picture_size)
+    device = training_device()
+    vae = build_vae(options, pictures.picture_size).to(device)
 
     def compute_loss(step: int, generator: torch.Generator) -> Tensor:
         random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
@@ -73,8 +74,9 @@ def train_vae(
         if not whole:
             top, left = random.integers(pictures.picture_size - options.crop_size + 1, size=2)
             batch = batch[:, :, top : top + options.crop_size, left : left + options.crop_size]
+        batch = batch.to(device)
         posterior = vae.encode(batch).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         restored = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         divergence = posterior.kl().float().mean() / batch[0].numel()
         return (
@@ -88,11 +90,12 @@ def train_vae(
 
     def on_sample(step: int, averaged: nn.Module) -> None:
         with torch.inference_mode():
-            restored = averaged(shown).sample
+            restored = averaged(shown.to(device)).sample.cpu()
         save_grid(torch.cat([shown, restored]), folder / "samples" / f"step-{step:06d}.png", columns=8)
 
     averaged = run_training(vae, compute_loss, loop, folder, seed=seed, on_progress=on_progress, on_sample=on_sample)
     assert isinstance(averaged, AutoencoderKL)
+    averaged.cpu()
     averaged.register_to_config(scaling_factor=measure_scaling_factor(averaged, shown))
     return averaged
 

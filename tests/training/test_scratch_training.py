@@ -1,4 +1,4 @@
-"""From nothing to a model: it learns, it goes on from where it was, and what it exports loads in Atoll and in diffusers."""
+"""From nothing to a model: it learns, and what is exported draws the same in Atoll and in diffusers."""
 
 import pytest
 import torch
