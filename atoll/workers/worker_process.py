@@ -29,7 +29,7 @@ from atoll.workers.worker import DeviceFault, Worker
 
 EXIT_DEVICE_FAULT = 3
 NODES = "atoll.nodes.registry:core_registry"
-LOCK_LOOK_S = 0.1
+LOCK_LOOK_S = 0.2
 STUCK_S = 300.0  # a process in which no Python has run for so long is beyond help; imports and loading take less
 
 log = logging.getLogger("atoll.workers")
@@ -76,10 +76,9 @@ def main() -> None:
     _leave_on_signals(link)
 
     lock = WorkerLock(settings.home, settings.device)
-    if not lock.acquire():
+    while not lock.acquire():
         link.say("waiting")
-        while not lock.acquire():
-            time.sleep(LOCK_LOOK_S)
+        time.sleep(LOCK_LOOK_S)
     store = SqlJobStore(settings.store_url, lease_s=settings.lease_s)
     release_dead_workers(store)
     worker = Worker(
@@ -97,8 +96,8 @@ def main() -> None:
         worker.serve()
     except DeviceFault as error:
         log.error("%s", error)
-        link.say("alive")
         os._exit(EXIT_DEVICE_FAULT)
+    threading.Event().wait()  # `leave` is giving tasks back, and ends the process when it has
 
 
 def load_registry(name: str) -> Registry:
@@ -117,14 +116,21 @@ def _link_to_parent() -> Link:
 
 
 def _leave_on_signals(link: Link) -> None:
-    """SIGTERM and SIGINT give the task back at once, even while a long operation runs in the main thread."""
+    """SIGTERM and SIGINT give the task back at once, even while a long operation keeps the main thread from Python.
+
+    A Python handler runs in the main thread alone; the wake-up pipe is written by the signal itself.
+    """
     if sys.platform == "win32":  # where the parent closes stdin instead
         return
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also in threads that start later, so one alone waits for them
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        link.leave(f"the worker was told to stop ({signal.Signals(signal.sigwait(signals)).name})")
+        number = os.read(reader, 1)[0]
+        link.leave(f"the worker was told to stop ({signal.Signals(number).name})")
 
     threading.Thread(target=wait, name="atoll-signals", daemon=True).start()
 
