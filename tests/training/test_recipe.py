@@ -19,10 +19,11 @@ def test_the_recipe_of_the_built_in_model_is_valid_and_its_concepts_are_there():
 def test_every_fault_of_a_recipe_is_named_at_once(tmp_path):
     text = (RECIPES / "lagoon.toml").read_text(encoding="utf-8")
     path = tmp_path / "mein rezept.toml"
-    path.write_text(text.replace("batch_size = 32", "batch_size = 0\nbatchsize = 4"), encoding="utf-8")
+    faulty = text.replace("conditioning_dropout = 0.1", "conditioning_dropout = 7\nbatchsize = 4")
+    path.write_text(faulty, encoding="utf-8")
     with pytest.raises(InvalidRequest) as caught:
         load_recipe(str(path))
-    assert "scratch.batch_size" in caught.value.message
+    assert "scratch.conditioning_dropout" in caught.value.message
     assert "scratch.batchsize" in caught.value.message
     with pytest.raises(InvalidRequest, match="one of: lagoon"):
         load_recipe("no-such-recipe")
