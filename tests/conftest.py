@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from studio_server import StudioServer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -35,3 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not cuda:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture(scope="session")
+def studio_server(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[StudioServer]:
+    """One server with one worker for all tests that need no server of their own; its home fills up as they go."""
+    from studio_server import home_with_model, running_studio
+
+    with running_studio(home_with_model(tmp_path_factory.mktemp("studio") / "home", tiny_checkpoint)) as server:
+        server.wait_ready()
+        yield server

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from atoll.api.faults import FaultyRequest, describe_faults, faults_from_validation
 from atoll.api.image_request import ImageRequest
-from atoll.errors import AtollError
+from atoll.errors import AtollError, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def error_reply(error: AtollError) -> dict[str, Any]:
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Put every error of the app into our words and shape."""
+    """Put every error of the app into our words and shape; what it has no route for, too. Call it after the routes."""
 
     @app.exception_handler(AtollError)
     def answer_atoll_error(request: Request, error: AtollError) -> JSONResponse:
@@ -68,12 +68,14 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed", 413: "too_big"}.get(error.status_code, "http_error")
-        words = str(error.detail)
-        if error.status_code in (404, 405) and words in ("Not Found", "Method Not Allowed"):
-            words = f"{request.method} {request.url.path} is not something this server does. See /docs for what is."
-        reply = {"error": {"code": code, "message": words, "faults": []}}
+        code = {404: "not_found", 413: "too_big"}.get(error.status_code, "http_error")
+        reply = {"error": {"code": code, "message": str(error.detail), "faults": []}}
         return JSONResponse(reply, error.status_code, headers=error.headers)
+
+    @app.api_route("/api/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def answer_unknown(request: Request, path: str) -> None:
+        words = f"{request.method} {request.url.path[:200]} is nothing that this server does. See /docs for what is."
+        raise NotFound(words)
 
     @app.exception_handler(Exception)
     def answer_unexpected(request: Request, error: Exception) -> JSONResponse:

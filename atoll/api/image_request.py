@@ -25,7 +25,7 @@ FILENAME_PREFIX = "atoll"
 RANDOM_SEEDS = 2**32  # a drawn seed stays short enough to be read aloud, and whole in JavaScript
 
 # Familiar names that differ from ComfyUI's by more than case and punctuation.
-SAMPLER_ALIASES = {"eulera": "euler_ancestral", "dpm2a": "dpm_2_ancestral", "plms": "pndm", "unipcmultistep": "uni_pc"}
+SAMPLER_ALIASES = {"eulera": "euler_ancestral", "dpm2a": "dpm_2_ancestral", "unipcmultistep": "uni_pc"}
 SCHEDULER_ALIASES = {"ddim": "ddim_uniform", "sgm": "sgm_uniform", "uniform": "normal", "automatic": "normal"}
 
 Request = TypeVar("Request", bound="ImageRequest")
@@ -93,8 +93,8 @@ class ImageRequest(BaseModel):
         if width and height and width * height * batch_size > BIGGEST_BATCH_PIXELS:
             raise PydanticCustomError(
                 "too_many_pixels",
-                "width {width} x height {height} x batch_size {batch_size} is more than {most} million pixels; "
-                "ask for smaller or fewer pictures.",
+                "batch_size {batch_size} of {width} x {height} pictures is more than {most} million pixels; ask for "
+                "smaller or fewer ones.",
                 {"width": width, "height": height, "batch_size": batch_size, "most": BIGGEST_BATCH_PIXELS // 2**20},
             )
         return batch_size
@@ -186,7 +186,7 @@ def _validated(kind: type[Request], values: Mapping[str, Any]) -> Request:
 
 def _size_for_start_image(size: tuple[int, int], native: tuple[int, int]) -> tuple[int, int]:
     shrink = min(1.0, math.sqrt(native[0] * native[1] / (size[0] * size[1])))
-    width, height = (max(16, round(side * shrink / 8) * 8) for side in size)
+    width, height = (min(max(16, round(side * shrink / 8) * 8), BIGGEST_SIDE) for side in size)
     return width, height
 
 
