@@ -248,7 +248,7 @@ def test_a_folder_with_a_broken_configuration_is_refused(
 LOAD_AND_MEASURE = """
 import json, resource, struct, sys
 from pathlib import Path
-import torch
+import psutil, torch
 from atoll.diffusion import weights
 
 EDGE, LAYERS = 2048, 32  # 16 MiB each in fp32, 8 in bf16
@@ -264,7 +264,7 @@ with path.open("wb") as file:  # zeros that this process never held
 weights._REOPEN_AFTER_BYTES = 2 * size
 layers = [lambda: torch.nn.Linear(EDGE, EDGE, bias=False)] * LAYERS
 network = weights.build_on_meta(lambda: torch.nn.Sequential(*(layer() for layer in layers)))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = psutil.Process().memory_info().rss // 1024
 opened = weights.Weights(path)
 plan = {name: weights.Piece(name) for name in opened.shapes}
 weights.load_weights(network, opened, plan, device=torch.device("cpu"), dtype=torch.bfloat16, part="network")
