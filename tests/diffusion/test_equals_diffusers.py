@@ -110,9 +110,7 @@ def test_text_to_image_in_another_timestep_spacing(sampler: str, schedule: str, 
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "schedule", "scheduler_class"), [each for each in SAME if each.id != "pndm"]
-)
+@pytest.mark.parametrize(("sampler", "schedule", "scheduler_class"), [each for each in SAME if each.id != "pndm"])
 def test_text_to_image_by_a_network_that_predicts_v(sampler: str, schedule: str, scheduler_class: type):
     pair = Pair(scheduler_class, prediction_type="v_prediction")
     theirs = pair.run_theirs(StableDiffusionPipeline, height=64, width=64, num_inference_steps=8)
