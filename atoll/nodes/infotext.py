@@ -10,6 +10,8 @@ from atoll.artifacts.infotext import SAMPLER_LABELS, SCHEDULE_LABELS, Infotext, 
 from atoll.graph.graph import Graph, Link, Node
 
 _SAMPLERS = {"KSampler", "KSamplerAdvanced"}
+# Inputs by which a picture or its latents pass from node to node.
+_PICTURE_INPUTS = ("latent_image", "samples", "images", "image", "painted", "pixels")
 # Where conditioning passes through a node with several, which input an output comes from.
 _CONDITIONING_OUTPUTS = {"InpaintModelConditioning": ("positive", "negative")}
 
@@ -24,11 +26,11 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
         size: (width, height) of the finished picture.
         index, batch_size: which picture of the batch it is; all of a batch share one seed.
     """
-    last = _nearest(graph, output_id, _SAMPLERS)
+    last = _nearest(graph, output_id, _SAMPLERS, through=_PICTURE_INPUTS)
     if last is None:
         return ""
     first_id, first = last
-    while (earlier := _nearest(graph, first_id, _SAMPLERS, through=("latent_image",))) is not None:
+    while (earlier := _nearest(graph, first_id, _SAMPLERS, through=_PICTURE_INPUTS)) is not None:
         first_id, first = earlier
     last_id, second = last
     has_second_pass = first_id != last_id
@@ -37,8 +39,8 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     negative, _ = _prompt(graph, second, "negative")
     model = _nearest(graph, last_id, {"CheckpointLoaderSimple", "UNETLoader"}, through=("model",))
     clip_skip = _nearest(graph, text_node, {"CLIPSetLastLayer"}, through=("clip",)) if text_node else None
-    vae = _nearest(graph, output_id, {"VAELoader"}, through=("images", "samples", "pixels", "image", "painted", "vae"))
-    empty = _nearest(graph, first_id, {"EmptyLatentImage"}, through=("latent_image", "samples"))
+    vae = _nearest(graph, output_id, {"VAELoader"}, through=(*_PICTURE_INPUTS, "vae"))
+    empty = _nearest(graph, first_id, {"EmptyLatentImage"}, through=_PICTURE_INPUTS)
     shown_size = (empty[1].inputs.get("width"), empty[1].inputs.get("height")) if empty and has_second_pass else size
 
     parameters: dict[str, Any] = {
@@ -67,18 +69,11 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     return format_infotext(Infotext(positive, negative, said))
 
 
-def _nearest(
-    graph: Graph, node_id: str, class_types: set[str], *, through: tuple[str, ...] | None = None
-) -> tuple[str, Node] | None:
-    """The first node of these classes upstream, breadth first; `through` names the inputs to follow, default all."""
+def _nearest(graph: Graph, node_id: str, class_types: set[str], *, through: tuple[str, ...]) -> tuple[str, Node] | None:
+    """The first node of these classes upstream, breadth first, by the inputs that `through` names."""
     seen, layer = {node_id}, [node_id]
     while layer:
-        links = [
-            link.node_id
-            for current in layer
-            for name, link in graph.nodes[current].links()
-            if through is None or name in through
-        ]
+        links = [link.node_id for current in layer for name, link in graph.nodes[current].links() if name in through]
         layer = [source for source in dict.fromkeys(links) if source in graph.nodes and source not in seen]
         seen.update(layer)
         for source in layer:
