@@ -29,7 +29,6 @@ from atoll.diffusion.sigmas import NoiseSchedule
 from atoll.diffusion.single_file import (
     Config,
     Shapes,
-    base_of_unet,
     plan_text_encoders,
     plan_unet,
     plan_vae,
@@ -48,7 +47,7 @@ from atoll.diffusion.weights import (
     read_json,
 )
 from atoll.errors import InvalidRequest, NotACheckpoint, NotFound
-from atoll.models.identify import LDM_UNET, identify, refusal
+from atoll.models.identify import LDM_UNET, base_of_unet, identify, refusal
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from atoll.diffusion.model import Base
 from atoll.diffusion.weights import Piece, Plan
 from atoll.errors import NotACheckpoint
 from atoll.models.identify import LDM_UNET
@@ -187,13 +186,6 @@ def _unet_config(
             "projection_class_embeddings_input_dim": shapes[added_embedding][1],
         }
     return config
-
-
-def base_of_unet(config: Mapping[str, Any]) -> Base:
-    """ "sd1", "sd2" or "sdxl", from the configuration of a UNet2DConditionModel."""
-    if config.get("addition_embed_type") == "text_time":
-        return "sdxl"
-    return "sd2" if config.get("use_linear_projection") or config.get("cross_attention_dim") == 1024 else "sd1"
 
 
 def _depth(shapes: Shapes, prefix: str) -> int:

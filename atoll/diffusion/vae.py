@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from atoll.errors import AtollError, InvalidRequest
+from atoll.diffusion.guidance import NotANumber
+from atoll.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -42,7 +43,9 @@ class Vae:
         return int(2 ** (len(self.network.config.block_out_channels) - 1))
 
     def encode_image(self, image: Image) -> Latents:
-        """Pixels to latents, always the same ones: the mean of the distribution that the encoder answers, no sample.
+        """Pixels to latents, always the same ones: the mean of the distribution that the encoder answers.
+
+        diffusers' pipelines and ComfyUI draw a sample from it, which for Stable Diffusion's VAEs is hardly another.
 
         Args:
             image: (batch, 3, height, width) in [0, 1]. Edges that are no multiple of `downscale_ratio` lose what is
@@ -66,7 +69,7 @@ class Vae:
         Args:
             latents: (batch, channels, height/8, width/8), unscaled.
         Returns: (batch, 3, height, width) float32 on the CPU, in [0, 1].
-        Raises: InvalidRequest for another shape; AtollError "not_finite" where the picture is no numbers.
+        Raises: InvalidRequest for another shape; NotANumber where the picture is none.
         """
         if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
             raise InvalidRequest(
@@ -96,9 +99,8 @@ def crop_to_multiple(image: Image, multiple: int) -> Image:
 def _checked(result: Tensor, what: str) -> Tensor:
     result = result.float().cpu()
     if not bool(result.isfinite().all()):
-        raise AtollError(
+        raise NotANumber(
             f"The VAE answered a {what} that is not made of numbers (NaN or infinite). With fp16 this happens where it "
-            "overflows: choose precision fp32 or bf16. Otherwise the latents were not finite: lower guidance_scale.",
-            code="not_finite",
+            "overflows: choose precision fp32 or bf16. Otherwise the latents were not finite: lower guidance_scale."
         )
     return result

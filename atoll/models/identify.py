@@ -14,11 +14,12 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from atoll.errors import NotACheckpoint, NotFound
 
 Shapes = Mapping[str, tuple[int, ...]]
+Base = Literal["sd1", "sd2", "sdxl"]
 
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 _SNIFFED_BYTES = 4096
@@ -242,7 +243,7 @@ def _identify_folder(path: Path) -> Identity:
     try:
         if index.is_file():
             pipeline = json.loads(index.read_text(encoding="utf-8"))
-            return _identify_pipeline_folder(pipeline)
+            return _identify_pipeline_folder(path, pipeline)
         if config.is_file():
             return _identify_network_folder(json.loads(config.read_text(encoding="utf-8")))
     except (ValueError, TypeError, AttributeError) as error:
@@ -254,13 +255,29 @@ def _identify_folder(path: Path) -> Identity:
     )
 
 
-def _identify_pipeline_folder(pipeline: dict[str, Any]) -> Identity:
+def _identify_pipeline_folder(path: Path, pipeline: dict[str, Any]) -> Identity:
     parts = {name for name, origin in pipeline.items() if isinstance(origin, list) and any(origin)}
     if "unet" not in parts or "text_encoder_3" in parts:
         return _of("other_family", f"a model folder for {pipeline.get('_class_name', 'an unknown pipeline')}")
     if "text_encoder_2" in parts and "text_encoder" not in parts:
         return _of("other_family", "an SDXL refiner", base="sdxl-refiner")
-    return _of("diffusers_folder", base="sdxl" if "text_encoder_2" in parts else None, layout="diffusers")
+    unet_config = path / "unet" / "config.json"
+    unet = json.loads(unet_config.read_text(encoding="utf-8")) if unet_config.is_file() else None
+    return _of(
+        "diffusers_folder",
+        base=None if unet is None else base_of_unet(unet),
+        layout="diffusers",
+        in_channels=None if unet is None else unet.get("in_channels"),
+        has_vae="vae" in parts,
+        has_text_encoder="text_encoder" in parts,
+    )
+
+
+def base_of_unet(config: Mapping[str, Any]) -> Base:
+    """The family, from the configuration of a UNet2DConditionModel."""
+    if config.get("addition_embed_type") == "text_time":
+        return "sdxl"
+    return "sd2" if config.get("use_linear_projection") or config.get("cross_attention_dim") == 1024 else "sd1"
 
 
 def _identify_network_folder(config: dict[str, Any]) -> Identity:
@@ -275,8 +292,9 @@ def _identify_network_folder(config: dict[str, Any]) -> Identity:
     }.get(name)
     if kind is None:
         return _of("other_family", f"a folder with a network of the class {name or 'unknown'}")
-    in_channels = config.get("in_channels") if kind == "unet" else None
-    return _of(kind, layout="diffusers", in_channels=in_channels)
+    if kind == "unet":
+        return _of(kind, base=base_of_unet(config), layout="diffusers", in_channels=config.get("in_channels"))
+    return _of(kind, layout="diffusers")
 
 
 # --- by tensors -------------------------------------------------------------------------------------------------

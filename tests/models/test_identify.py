@@ -242,8 +242,9 @@ def test_zip_archives_are_told_from_pickles(tmp_path: Path):
 
 
 def test_folders_are_known_by_their_configuration(tiny_checkpoint: Path, tmp_path: Path):
-    assert identify(tiny_checkpoint).kind == "diffusers_folder"
-    assert identify(tiny_checkpoint / "unet").kind == "unet"
+    whole, unet = identify(tiny_checkpoint), identify(tiny_checkpoint / "unet")
+    assert (whole.kind, whole.base, whole.in_channels, whole.has_vae) == ("diffusers_folder", "sd1", 4, True)
+    assert (unet.kind, unet.base) == ("unet", "sd1")
     assert identify(tiny_checkpoint / "vae").kind == "vae"
     assert identify(tiny_checkpoint / "text_encoder").kind == "text_encoder"
     assert identify(tmp_path).kind == "not_weights"
