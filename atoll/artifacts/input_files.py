@@ -70,6 +70,10 @@ class InputFiles:
             raise NotFound(f'There is no input picture "{name}". Upload it first.')
         return path
 
+    def read(self, name: str) -> bytes:
+        """Raises: as `path`."""
+        return self.path(name).read_bytes()
+
     def digest(self, name: str) -> str:
         """sha256 of the file's bytes, read again only when its time or size has changed."""
         return self._digest_of(self.path(name))

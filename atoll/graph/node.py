@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
@@ -41,7 +40,7 @@ class LoadedModels(Protocol):
 class InputPictures(Protocol):
     """Pictures that were uploaded, by name."""
 
-    def path(self, name: str) -> Path: ...
+    def read(self, name: str) -> bytes: ...
     def digest(self, name: str) -> str: ...
 
 

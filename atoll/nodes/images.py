@@ -40,7 +40,7 @@ def load_image(context: NodeContext, *, image: InputPicture) -> tuple[Image, Mas
     import torch  # not at the top: the server must not load it
 
     pictures, masks = [], []
-    for frame in load_frames(context.inputs.path(image), name=image):
+    for frame in load_frames(context.inputs.read(image), name=image):
         colours, alpha = rgb_and_alpha(frame)
         pictures.append(torch.from_numpy(colours.copy()).float() / 255)
         masks.append(_transparency(alpha))
@@ -57,7 +57,7 @@ def load_mask(
     """One channel of an uploaded picture as a mask; of alpha, what is transparent is marked."""
     import torch  # not at the top: the server must not load it
 
-    colours, alpha = rgb_and_alpha(load_frames(context.inputs.path(image), name=image)[0])
+    colours, alpha = rgb_and_alpha(load_frames(context.inputs.read(image), name=image)[0])
     if channel == "alpha":
         return _transparency(alpha)[None]
     return torch.from_numpy(colours[:, :, ("red", "green", "blue").index(channel)].copy())[None].float() / 255
