@@ -14,7 +14,7 @@ export default {
       </label>
       <template v-else>
         <div class="well__stage">
-          <div ref="frame" class="well__frame" :class="{'well__frame--paint': painting}">
+          <div class="well__frame" :class="{'well__frame--paint': painting}" :style="{'--ratio': ratio}">
             <img ref="image" :key="source + mask_source" :src="source" :alt="texts.start_alt" draggable="false" @load="fit" @error="broken" />
             <canvas ref="canvas" :aria-label="texts.mask" role="img"
               @pointerdown="begin" @pointermove="move" @pointerup="end" @pointercancel="end"
@@ -62,7 +62,7 @@ export default {
     return {
       texts: studio.texts, accept: "image/png,image/jpeg,image/webp",
       over: false, large: false, painting: false, erasing: false, busy: false, brush: 12, // per cent of the longer side
-      operations: [], stroke: null, cursor: null, present: false,
+      operations: [], stroke: null, cursor: null, present: false, ratio: 1,
     };
   },
   mounted() {
@@ -153,6 +153,7 @@ export default {
       const { image, canvas } = this.$refs;
       canvas.width = image.naturalWidth;
       canvas.height = image.naturalHeight;
+      this.ratio = image.naturalWidth / image.naturalHeight;
       const kept = JSON.parse(sessionStorage.getItem(MASK_STORE) || "null");
       if (this.mask_source) this.operations = [{ kind: "picture", address: this.mask_source }];
       else this.operations = kept?.name === this.name ? kept.operations : [];

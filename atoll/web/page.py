@@ -130,7 +130,10 @@ class StudioPage:
 
     async def start(self) -> None:
         """Once the browser is connected: recall the draft, find the running job, and watch what happens."""
-        memory = await ui.run_javascript("studio.recall()", timeout=RECALL_TIMEOUT_S)
+        try:
+            memory = await ui.run_javascript("studio.recall()", timeout=RECALL_TIMEOUT_S)
+        except TimeoutError:
+            memory = None
         if memory is None:  # the tab was closed meanwhile
             return
         self.form.fill(memory["draft"] or memory["last"] or {})

@@ -127,7 +127,7 @@ class PromptForm:
 
     def clear_faults(self) -> None:
         for field in self.fields.values():
-            field.error = None
+            _mark(field, None)
         self.trouble.set_visibility(False)
 
     def show_faults(self, faults: Sequence[RequestFault]) -> None:
@@ -135,7 +135,7 @@ class PromptForm:
         homeless = []
         for fault in faults:
             if (field := self.fields.get(fault.field)) is not None:
-                field.error = fault_words(self.words, fault, field.value)
+                _mark(field, fault_words(self.words, fault, field.value))
             else:
                 homeless.append(fault.message)
         if homeless:
@@ -162,7 +162,7 @@ class PromptForm:
         self.fields[name] = field
 
         def changed() -> None:
-            field.error = None
+            _mark(field, None)
             self._on_change()
 
         field.on_value_change(changed)
@@ -199,7 +199,8 @@ class PromptForm:
                         self._keep("mask_blur", ui.number(value=4, step=1))
                     with ui.element("div").classes("field"):
                         self._label("only_masked_padding")
-                        self._keep("only_masked_padding", ui.number(value=32, step=4))
+                        self._padding = ui.number(value=32, step=4)
+                        self._keep("only_masked_padding", self._padding)
                 switch = ui.checkbox(words["only_masked"]).props("dense").classes("check")
                 switch.tooltip(words["only_masked_hint"])
                 self.only_masked = switch
@@ -308,7 +309,16 @@ class PromptForm:
     def _on_start_change(self) -> None:
         self._start_fields.set_visibility(self.well.picture is not None)
         self._mask_fields.set_visibility(self.well.picture is not None and self.well.has_mask)
+        self._padding.set_enabled(self.only_masked.value)
         self._on_change()
+
+
+def _mark(field: ValidationElement[Any], message: str | None) -> None:
+    field.error = message
+    if message is None:
+        field.props.pop("aria-invalid", None)
+    else:
+        field.props["aria-invalid"] = "true"  # which Quasar leaves out
 
 
 def fault_words(words: Words, fault: RequestFault, value: Any) -> str:

@@ -42,13 +42,15 @@ document.addEventListener("DOMContentLoaded", () => {
   lost.textContent = studio.texts.connection_lost;
   retrying.textContent = "";
   // Wide screens show every setting; on a phone they are folded away at first.
-  const fold = new MutationObserver(() => {
+  const wide = matchMedia("(min-width: 901px)");
+  const fold = () => {
     const settings = document.getElementById("settings");
     if (!settings) return;
-    fold.disconnect();
-    const wide = matchMedia("(min-width: 901px)");
+    watch.disconnect();
     settings.open = wide.matches;
     wide.addEventListener("change", () => { settings.open = wide.matches || settings.open; });
-  });
-  fold.observe(document.body, { childList: true, subtree: true });
+  };
+  const watch = new MutationObserver(fold);
+  watch.observe(document.body, { childList: true, subtree: true });
+  fold();
 });
