@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,3 +88,10 @@ def test_declarations_load_without_torch() -> None:
         "import sys; from atoll.nodes.registry import core_registry; core_registry(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_manual_names_every_node_with_its_inputs() -> None:
+    manual = (Path(__file__).parent.parent.parent / "docs/nodes.md").read_text(encoding="utf-8")
+    described = re.findall(r"\*\*(\w+)\*\*\s+\(([^)]*)\)", manual)
+    said = {name: re.findall(r"`(\w+)`", inputs) for name, inputs in described}
+    assert said == {spec.class_type: [item.name for item in spec.inputs] for spec in core_registry()}
