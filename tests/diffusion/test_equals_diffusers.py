@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from atoll.diffusion.model import Model
 from atoll.diffusion.sample import sample_latents
 from atoll.diffusion.sigmas import NoiseSchedule
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
+
 # sampler here, schedule here, scheduler there
 SAME = [
     pytest.param("ddim", "diffusers_leading", DDIMScheduler, id="ddim"),
@@ -40,11 +43,14 @@ SEED = 5
 GUIDANCE_SCALE = 4.0
 
 
+build_parts = cache(build_tiny_parts)  # nothing changes them
+
+
 class Pair:
     """A diffusers pipeline and our model around the same parts."""
 
     def __init__(self, scheduler_class: type, spacing: str | None = None, **options: Any) -> None:
-        self.parts = build_tiny_parts(**options)
+        self.parts = dict(build_parts(**options))
         changes: dict[str, Any] = {} if spacing is None else {"timestep_spacing": spacing}
         if scheduler_class is DDIMScheduler:
             changes["clip_sample"] = False  # as every Stable Diffusion configuration says; diffusers warns otherwise

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +20,9 @@ from atoll.errors import InvalidRequest
 SD1 = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
+build_parts = cache(build_tiny_parts)
+
+
 class RecordedUnet(torch.nn.Module):
     """Answers like the network it wraps and keeps what it was asked."""
 
@@ -31,7 +36,7 @@ class RecordedUnet(torch.nn.Module):
 
 
 def build_model(**options: Any) -> Model:
-    unet = RecordedUnet(build_tiny_parts(**options)["unet"])
+    unet = RecordedUnet(copy.deepcopy(build_parts(**options)["unet"]))
     prediction_type = options.get("prediction_type", "epsilon")
     return Model(unet, NoiseSchedule.from_config(SD1 | {"prediction_type": prediction_type}), name="tiny")
 
@@ -70,8 +75,8 @@ def test_v_is_read_as_a_rotation_between_picture_and_noise():
     denoised = ask(model := build_model(prediction_type="v_prediction"), told, [], 1.0)
     asked = model.unet.asked[0]
     with torch.no_grad():
-        v = model.unet.unet(**{"sample": asked["inputs"], "timestep": asked["timestep"]},
-                            encoder_hidden_states=told[0].embeds.expand(2, -1, -1)).sample  # fmt: skip
+        embeds = told[0].embeds.expand(2, -1, -1)
+        v = model.unet.unet(asked["inputs"], asked["timestep"], encoder_hidden_states=embeds).sample
     alpha, noise_share = 1 / 17**0.5, 4 / 17**0.5
     torch.testing.assert_close(denoised, alpha * asked["inputs"] - noise_share * v)
 
