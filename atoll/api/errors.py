@@ -31,6 +31,9 @@ STATUS_OF_CODE = {
 }  # every other code: 422, the caller's request can't be
 
 
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
 class ErrorBody(BaseModel):
     """code: stable, for programs. message: for people. faults: every single thing wrong, with its field or node."""
 
@@ -72,7 +75,7 @@ def answer_errors(app: FastAPI) -> None:
         reply = {"error": {"code": code, "message": str(error.detail), "faults": []}}
         return JSONResponse(reply, error.status_code, headers=error.headers)
 
-    @app.api_route("/api/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @app.api_route("/api/{path:path}", methods=ANY_METHOD, include_in_schema=False)
     def answer_unknown(request: Request, path: str) -> None:
         words = f"{request.method} {request.url.path[:200]} is nothing that this server does. See /docs for what is."
         raise NotFound(words)

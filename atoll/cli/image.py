@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.cli.terminal import HomeOption, JsonOption, telling_errors
+from atoll.cli.terminal import HomeOption, JsonOption, leave, telling_errors
 
 if TYPE_CHECKING:
     from atoll.api.image_request import ImageRequest
@@ -97,7 +97,7 @@ def image(
             job = services.submit_image(_request(services, values, init, mask), priority=priority)
         job, code = see_through(services, job, quiet=as_json)
         tell_end(services, job, deliver(services, job, to), as_json=as_json)
-        raise typer.Exit(code)
+        leave(code)
 
 
 def _request(services: StudioServices, values: dict[str, Any], init: Path | None, mask: Path | None) -> ImageRequest:
@@ -136,15 +136,13 @@ def _parse_size(size: str) -> tuple[int, int]:
 
 def _refuse_changes(context: typer.Context) -> None:
     """Raises: InvalidRequest if anything is given beside --from that would change the picture."""
-    from click.core import ParameterSource
-
     from atoll.errors import InvalidRequest
 
     allowed = {"source", "out", "priority", "device", "precision", "home", "as_json"}
     changed = [
         "the prompt" if name == "prompt" else f"--{name.replace('_', '-')}"
         for name in context.params
-        if name not in allowed and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name not in allowed and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]
     if changed:
         raise InvalidRequest(

@@ -28,20 +28,22 @@ def see_through(services: StudioServices, job: Job, *, quiet: bool) -> tuple[Job
 
     Returns: the ended job and the exit code.
     """
-    interrupted = False
-    with InlineWork(services, job.job_id) as inline, Progress(quiet) as progress:
+    inline = InlineWork(services, job.job_id)
+    with Progress(quiet) as progress:
         try:
+            inline.start()
             for event in follow(services, job.job_id, idle=inline.raise_error):
                 progress.show(event)
+            inline.finish()
+            job = services.job(job.job_id)
+            return job, EXIT_CODES[job.state]
         except KeyboardInterrupt:
-            interrupted = True
             progress.describe("Cancelling")
             services.cancel(job.job_id)
-            inline.wake()
-            for event in follow(services, job.job_id, idle=inline.raise_error):
+            inline.give_back()
+            for event in follow(services, job.job_id):  # if another process works on it: until that has stopped
                 progress.show(event)
-    job = services.job(job.job_id)
-    return job, EXIT_INTERRUPTED if interrupted else EXIT_CODES[job.state]
+            return services.job(job.job_id), EXIT_INTERRUPTED
 
 
 def follow(services: StudioServices, job_id: str, *, idle: Callable[[], None] | None = None) -> Iterator[Event]:
@@ -71,17 +73,18 @@ class InlineWork:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="inline worker", daemon=True)
 
-    def __enter__(self) -> InlineWork:
+    def start(self) -> None:
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._executor.stop()  # gives the job back if it has not ended
+    def finish(self) -> None:
+        """The job has ended; put everything away."""
+        self._executor.stop()
         self._thread.join(timeout=10)
         self._executor.close()
 
-    def wake(self) -> None:
-        self._executor.wake()
+    def give_back(self) -> None:
+        """Return at once, though the thread may still be loading a model: the job is not this process's any more."""
+        self._executor.stop()
 
     def raise_error(self) -> None:
         """Raises: what kept the worker in this process from working."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.terminal import HomeOption, JsonOption, telling_errors
+from atoll.cli.terminal import HomeOption, JsonOption, leave, telling_errors
 
 
 def run(
@@ -34,4 +34,4 @@ def run(
         services = StudioServices(load_settings(home=home, device=device, precision=precision))
         job, code = see_through(services, services.submit_graph(graph, priority=priority), quiet=as_json)
         tell_end(services, job, deliver(services, job, to), as_json=as_json)
-        raise typer.Exit(code)
+        leave(code)

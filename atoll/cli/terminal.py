@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -56,6 +56,15 @@ def telling_errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_OK) from None
 
 
+def leave(code: int) -> NoReturn:
+    """End a command that saw a job through."""
+    if code == EXIT_INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the worker's thread may be deep in loading, which an orderly end would wait for
+    raise typer.Exit(code)
+
+
 def _tell_error(error: AtollError, as_json: bool) -> None:
     faults = getattr(error, "faults", ())
     if as_json:
@@ -73,7 +82,7 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def use_utf8() -> None:

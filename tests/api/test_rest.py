@@ -6,6 +6,7 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -304,7 +305,7 @@ def test_events_tell_the_whole_story_and_resume(studio_server: StudioServer) -> 
     assert [event["data"]["sha256"] for event in story if event["kind"] == "artifact"] == [
         artifact["sha256"] for artifact in job["artifacts"]
     ]
-    assert all(earlier["seq"] < later["seq"] for earlier, later in zip(story, story[1:], strict=False))
+    assert all(earlier["seq"] < later["seq"] for earlier, later in pairwise(story))
     middle = story[len(story) // 2]["seq"]
     with events_at(studio_server, f"jobs/{job['job_id']}/events?after={middle}") as socket_:
         assert list(listen(socket_)) == [event for event in story if event["seq"] > middle]
@@ -374,9 +375,7 @@ def test_lists_are_paged_by_number(studio_server: StudioServer) -> None:
         studio_server.make(seed=seed)
     for surface in ("jobs", "artifacts"):
         page = studio_server.client.get(f"/api/v1/{surface}", params={"limit": 2}).json()
-        rest = studio_server.client.get(
-            f"/api/v1/{surface}", params={"limit": 2, "before": page[-1]["number"]}
-        ).json()
+        rest = studio_server.client.get(f"/api/v1/{surface}", params={"limit": 2, "before": page[-1]["number"]}).json()
         numbers = [entry["number"] for entry in page + rest]
         assert len(page) == 2 and numbers == sorted(numbers, reverse=True) and len(set(numbers)) == len(numbers)
 
