@@ -7,6 +7,7 @@ const PAINT = [255, 90, 60];
 export default {
   template: `
     <div :class="['well', {'well--over': over, 'well--large': large}]" @keydown.esc="large = false">
+      <div v-if="over" class="well__veil" aria-hidden="true"><b>{{ texts.start_drop }}</b></div>
       <label v-if="!source" class="well__drop">
         <input type="file" class="unseen" :accept="accept" :aria-label="texts.start_choose" @change="choose" />
         <span class="icon" aria-hidden="true">add_photo_alternate</span>
