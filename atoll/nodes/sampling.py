@@ -23,7 +23,7 @@ SAMPLER_NAMES = (
 )  # fmt: skip
 SCHEDULE_NAMES = (
     "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic",
-    "kl_optimal",
+    "kl_optimal", "diffusers_leading", "diffusers_linspace", "diffusers_trailing",
 )  # fmt: skip
 MAX_SEED = 2**64 - 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from atoll.diffusion.samplers import SAMPLERS
-from atoll.diffusion.sigmas import SCHEDULES
+from atoll.diffusion.sigmas import DIFFUSERS_SCHEDULES, SCHEDULES
 from atoll.graph.object_info import object_info
 from atoll.nodes.registry import core_registry
 from atoll.nodes.sampling import SAMPLER_NAMES, SCHEDULE_NAMES
@@ -54,6 +54,7 @@ def expected(class_type: str) -> dict[str, Any]:
     if "sampler_name" in required:
         in_order = [name for name in required["sampler_name"][0] if name in SAMPLERS]
         required["sampler_name"][0] = [*in_order, "pndm", "plms"]  # which ComfyUI does not have
+        required["scheduler"][0] += DIFFUSERS_SCHEDULES
     return {key: info[key] for key in SAME}
 
 
@@ -80,7 +81,7 @@ def test_every_promised_node_is_there_and_every_node_explains_itself() -> None:
 
 def test_the_names_that_nodes_offer_are_those_of_the_engine() -> None:
     assert tuple(SAMPLERS) == SAMPLER_NAMES
-    assert tuple(name for name in SCHEDULES if not name.startswith("diffusers_")) == SCHEDULE_NAMES
+    assert tuple(SCHEDULES) == SCHEDULE_NAMES
 
 
 def test_declarations_load_without_torch() -> None:
