@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +18,20 @@ if TYPE_CHECKING:
 
 # Level 1 is some five times as fast as Pillow's usual 6, for files a tenth bigger.
 COMPRESS_LEVEL = 1
+_KEYWORD = re.compile(r"(?! )[ -~\xa1-\xff]{1,79}(?<! )")  # printable Latin-1, PNG specification 11.3.4.2
 
 
 def encode_png(image: NDArray[np.uint8], text_chunks: Mapping[str, str], level: int = COMPRESS_LEVEL) -> bytes:
     """A PNG file of (height, width, 1, 3 or 4) pixels.
 
     text_chunks: keyword -> text, as tEXt where Latin-1 can hold the text, else as iTXt in UTF-8; A1111 and ComfyUI
-    write and read them likewise.
+    write and read them likewise. What PNG does not allow as a keyword is left out.
     """
     pixels = image[:, :, 0] if image.shape[2] == 1 else image
     chunks = PngImagePlugin.PngInfo()
     for keyword, text in text_chunks.items():
-        chunks.add_text(keyword, text)
+        if _KEYWORD.fullmatch(keyword):
+            chunks.add_text(keyword, text)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=level, pnginfo=chunks)
     return file.getvalue()

@@ -98,8 +98,8 @@ def preview_images(images: Image, context: NodeContext) -> None:
 
 def _hand_over(images: Tensor, context: NodeContext, prefix: str, kind: Literal["output", "temp"]) -> None:
     batch, height, width, _ = images.shape
-    metadata = {"prompt": json.dumps(context.graph.to_api())}
-    metadata |= {keyword: json.dumps(value) for keyword, value in context.extra.items()}
+    metadata = {keyword: json.dumps(value) for keyword, value in context.extra.items()}
+    metadata["prompt"] = json.dumps(context.graph.to_api())
     # Rounding, not cutting off: what came in as bytes leaves as the same bytes, and nothing gets darker.
     pixels = (images.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
     for index in range(batch):
@@ -110,7 +110,7 @@ def _hand_over(images: Tensor, context: NodeContext, prefix: str, kind: Literal[
             kind=kind,
             node_id=context.node_id,
             index=index,
-            metadata={"parameters": text, **metadata} if text else metadata,
+            metadata={**metadata, "parameters": text} if text else metadata,
         )
 
 

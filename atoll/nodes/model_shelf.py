@@ -85,7 +85,9 @@ class ModelShelf:
     def fingerprint(self, kind: str, name: str) -> str:
         """What changes when the model does: which files it has, their sizes and times. Raises: NotFound."""
         path = self._catalogue.resolve(kind, name)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        # a .yaml beside a file says what its U-Net predicts
+        sidecars = [yaml for yaml in map(path.with_suffix, (".yaml", ".yml")) if yaml.is_file()]
+        files = sorted(path.rglob("*")) if path.is_dir() else [path, *sidecars]
         marks = []
         for file in files:
             try:

@@ -32,6 +32,11 @@ def test_latin_text_goes_the_way_that_every_reader_knows() -> None:
     assert b"iTXtcomment\0" in file
 
 
+@pytest.mark.parametrize("keyword", ["", "图", " x", "x ", "x" * 80, "a\nb", "a\0b"])
+def test_what_cannot_be_a_keyword_is_left_out_and_the_picture_kept(keyword: str) -> None:
+    assert read_png_text(encode_png(PIXELS, {keyword: "lost", "x" * 79: "kept"})) == {"x" * 79: "kept"}
+
+
 def test_pictures_of_other_programs_are_read(tmp_path: Path) -> None:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("parameters", "雪\nSteps: 20, Sampler: Euler a, Seed: 1", zip=True)

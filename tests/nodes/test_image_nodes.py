@@ -56,7 +56,7 @@ def test_grey_pictures_load_as_colours(context: RecordingContext, upload: Upload
 
 
 def test_saved_pictures_carry_the_graph_and_what_came_with_it(context: RecordingContext) -> None:
-    context.extra = {"workflow": {"nodes": ["图"]}}
+    context.extra = {"workflow": {"nodes": ["图"]}, "prompt": "of somebody else"}
     images.save_images(noise(2, 3, 5, 3), context, filename_prefix="%width%x%height%/n%batch_num%")
     images.preview_images(noise(1, 3, 5, 3), context)
     assert [(one.filename_prefix, one.kind, one.node_id, one.index) for one in context.saved] == [

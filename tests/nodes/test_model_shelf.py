@@ -60,6 +60,16 @@ def test_a_changed_file_is_loaded_anew(models: ModelCatalogue) -> None:
     assert shelf.warm_names() == ["one"]
 
 
+def test_a_configuration_put_beside_a_file_counts_as_a_change(tmp_path: Path) -> None:
+    file = tmp_path / "diffusion_models" / "unet.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    shelf = new_shelf(ModelCatalogue([tmp_path]))
+    before = shelf.fingerprint("diffusion_models", "unet.safetensors")
+    file.with_suffix(".yaml").write_text("parameterization: v")
+    assert shelf.fingerprint("diffusion_models", "unet.safetensors") != before
+
+
 def test_what_cannot_be_loaded_leaves_the_shelf_as_it_was(models: ModelCatalogue) -> None:
     shelf = new_shelf(models)
     shelf.checkpoint("one")
