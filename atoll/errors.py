@@ -7,6 +7,7 @@
     ├── NotACheckpoint        a file that is something else, or damaged
     ├── MissingDependency     an optional package or program that is not installed
     ├── OutOfMemory           the device could not hold the work
+    ├── NotANumber            a network answered nonsense, as some do in fp16
     ├── StorageFull           the disk could not take what was to be written
     ├── JobCancelled          the owner stopped the job
     ├── LeaseLost             another worker holds the task by now
@@ -48,6 +49,10 @@ class MissingDependency(AtollError):
 
 class OutOfMemory(AtollError):
     code = "out_of_memory"
+
+
+class NotANumber(AtollError):
+    code = "not_a_number"
 
 
 class StorageFull(AtollError):

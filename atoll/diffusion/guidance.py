@@ -13,7 +13,7 @@ from torch.nn import functional
 from atoll.diffusion.conditioning import Conditioning
 from atoll.diffusion.denoiser import Denoiser
 from atoll.diffusion.model import Model
-from atoll.errors import AtollError, InvalidRequest
+from atoll.errors import InvalidRequest, NotANumber
 
 # Prompts of unlike length share one call of the network if that repeats none of them more often than this.
 MAX_REPEATS = 4
@@ -21,10 +21,6 @@ PIXELS_PER_LATENT = 8
 # Latents (scaled) of an evenly grey picture in the first Stable Diffusion's VAE: what an inpainting network is shown
 # where there is no picture.
 GREY_LATENTS = (0.8223, -0.6876, 0.6364, 0.1380)
-
-
-class NotANumber(AtollError):
-    code = "not_a_number"
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from tiny_models import build_tiny_parts
 from torch import Tensor
 
 from atoll.diffusion.conditioning import Conditioning
-from atoll.diffusion.guidance import GREY_LATENTS, InpaintStart, NotANumber, build_denoiser
+from atoll.diffusion.guidance import GREY_LATENTS, InpaintStart, build_denoiser
 from atoll.diffusion.model import Model
 from atoll.diffusion.sigmas import NoiseSchedule
-from atoll.errors import InvalidRequest
+from atoll.errors import InvalidRequest, NotANumber
 
 SD1 = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 

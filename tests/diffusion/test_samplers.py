@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from atoll.diffusion.samplers import SAMPLERS, run_sampler
 from atoll.diffusion.samplers_diffusers import sample_lms_as_diffusers, sample_pndm_as_diffusers
-from atoll.diffusion.sigmas import NoiseSchedule, build_sigmas
+from atoll.diffusion.sigmas import SCHEDULES, NoiseSchedule, build_sigmas
 from atoll.errors import InvalidRequest, JobCancelled
 
 NOISE_SCHEDULE = NoiseSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
@@ -174,6 +175,11 @@ def test_entered_at_the_first_step_diffusers_lms_is_the_plain_one_but_for_the_st
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
     with pytest.raises(InvalidRequest, match=r'"eular".*euler'):
         run_sampler("eular", denoise_gaussian, torch.zeros(1, 4, 8, 8), torch.tensor([1.0, 0.0]), seed=1)
+
+
+def test_the_manual_names_every_sampler_and_schedule():
+    manual = (Path(__file__).parent.parent.parent / "docs/samplers.md").read_text(encoding="utf-8")
+    assert [name for name in (*SAMPLERS, *SCHEDULES) if f"`{name}`" not in manual] == []
 
 
 def test_the_first_order_error_halves_with_the_steps():
