@@ -34,12 +34,15 @@ Events: open a WebSocket on `/api/v1/jobs/{job_id}/events?after=N` or `/api/v1/e
 `{"seq", "job_id", "kind", "time", "data"}`, and whoever reconnects with the last `seq` seen misses nothing."""
 
 
-def create_app(settings: Settings, *, worker: bool = True, studio: bool = True) -> FastAPI:
+AddPages = Callable[[FastAPI, StudioServices], None]
+
+
+def create_app(settings: Settings, *, worker: bool = True, add_pages: AddPages | None = None) -> FastAPI:
     """The whole server as an ASGI app.
 
     Args:
         worker: start a worker process with it; without one, jobs wait for another process's worker.
-        studio: serve the pages too.
+        add_pages: what puts the studio's pages onto the app; without it there is the REST surface alone.
     """
     refuse_open_host(settings.host)
 
@@ -63,19 +66,18 @@ def create_app(settings: Settings, *, worker: bool = True, studio: bool = True) 
     app.state.services = StudioServices(settings)
     app.state.executor = None
     answer_errors(app)
-    if studio:
-        from atoll.web.mount import mount_studio
-
-        mount_studio(app, app.state.services)
+    if add_pages is not None:
+        add_pages(app, app.state.services)
     app.add_middleware(Gate)
     return app
 
 
-def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
+def serve(settings: Settings, on_ready: Callable[[str], None], *, add_pages: AddPages | None = None) -> None:
     """Serve until SIGINT or SIGTERM; what is being answered is finished, a running job goes back to the queue.
 
     Args:
-        on_ready: told the studio's address once it answers.
+        on_ready: told the server's address once it answers.
+        add_pages: as for `create_app`.
     Raises: ForbiddenHost; AtollError "port_in_use".
     """
     refuse_open_host(settings.host)
@@ -83,7 +85,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}/"
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, add_pages=add_pages),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_S,

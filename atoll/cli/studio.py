@@ -24,6 +24,7 @@ def studio(
     with telling_errors(as_json):
         from atoll.api.server import serve
         from atoll.settings import load_settings
+        from atoll.web.mount import mount_studio
 
         settings = load_settings(home=home, host=host, port=port, device=device, precision=precision)
 
@@ -36,6 +37,6 @@ def studio(
                 typer.launch(url)
 
         try:
-            serve(settings, on_ready=tell)
+            serve(settings, on_ready=tell, add_pages=mount_studio)
         except KeyboardInterrupt:  # the usual way to stop it
             say("The studio has stopped. Jobs that were not finished go on when it is started again.")

@@ -81,4 +81,4 @@ def test_only_loopback_can_be_listened_on(host: str) -> None:
     with pytest.raises(ForbiddenHost, match="no accounts"):
         refuse_open_host(host)
     with pytest.raises(ForbiddenHost):
-        create_app(load_settings(host=host or "0.0.0.0"), worker=False, studio=False)
+        create_app(load_settings(host=host or "0.0.0.0"), worker=False)
