@@ -54,19 +54,14 @@ class Weights:
             self.identity = identify_tensors(self.shapes)
             return
         self.identity = identify(path)
-        if self.identity.kind in {"damaged", "not_weights"}:
+        if self.identity.kind in {"damaged", "not_weights", "unreadable"}:
             raise refusal(path, "a model that can be loaded", self.identity)
         if self.identity.kind == "pickle":
             self._pickled = _load_pickle(path)
             self.shapes = {name: tuple(tensor.shape) for name, tensor in self._pickled.items()}
             self.identity = identify_tensors(self.shapes)
-        elif path.is_file() and self.identity.description.startswith("no safetensors"):
-            raise refusal(path, "a model that can be loaded", self.identity)
         else:
             self._read_header(path)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The named tensors, in the order of the file. One may lie in the file's mapping: copy it to keep it."""

@@ -50,6 +50,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "diffusers_folder": ("a model folder in diffusers layout", "Load it as a checkpoint."),
     "damaged": ("damaged", "Download or copy it again."),
     "not_weights": ("not a model file", "Download the model itself and put it in its place."),
+    "unreadable": ("no safetensors file and no other format that Atoll knows", "Download or copy it again."),
     "unknown": ("no kind of model that Atoll knows", "Look up on its page what it is for."),
 }
 
@@ -190,7 +191,7 @@ def _sniff(path: Path) -> Identity | None:
         return None
     if _is_text(head):
         return _of("not_weights", "a text file")
-    return _of("unknown", "no safetensors file and no other format that Atoll knows")
+    return _of("unreadable")
 
 
 _OTHER_MAGIC = {

@@ -181,7 +181,7 @@ def test_a_lora_handed_in_as_a_checkpoint_is_named_as_what_it_is(tmp_path: Path)
         (b"GGUF\x03\0\0\0", "not_weights", "is a GGUF file"),
         (b"\x80\x02}q\x00.", "pickle", "is a Python pickle"),
         (b"PK\x03\x04 and then nothing", "damaged", "is cut short or damaged"),
-        (bytes(range(128, 250)) * 9, "unknown", "is no safetensors file and no other format that Atoll knows"),
+        (bytes(range(128, 250)) * 9, "unreadable", "is no safetensors file and no other format that Atoll knows"),
         (
             struct.pack("<Q", 20) + b"{not json, no header",
             "damaged",
