@@ -40,6 +40,7 @@ export default {
     </section>
   `,
   props: { url: String, details: Object },
+  emits: ["look", "reuse", "start"],
   data() { return { texts: studio.texts, pictures: [], ended: false, loading: false, fault: false, at: null, copied: false }; },
   computed: {
     current() { return this.at === null ? null : this.pictures[this.at]; },

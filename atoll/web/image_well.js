@@ -59,6 +59,7 @@ export default {
     </div>
   `,
   props: { source: String, name: String, mask_source: String, upload_url: String },
+  emits: ["picture", "removed", "mask", "fault"],
   data() {
     return {
       texts: studio.texts, accept: "image/png,image/jpeg,image/webp",

@@ -31,6 +31,7 @@ REMEMBER_AFTER_S = 0.3
 ASK_AGAIN_AFTER_S = 2.0
 RECALL_TIMEOUT_S = 10.0
 MAX_QUEUE_SHOWN = 100
+MAX_JOBS_KNOWN = 100  # of one tab
 MOVES = {EventKind.QUEUED, EventKind.RUNNING, EventKind.REQUEUED, EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED}
 
 
@@ -51,6 +52,7 @@ class StudioPage:
         self._recalled = False
         self._submitting = False
         self.client.on_delete(self._leave)
+        self.client.on_exception(self._say_unexpected)
 
     # --- building
 
@@ -193,7 +195,7 @@ class StudioPage:
         except TimeoutError:
             self.form.show_trouble(self.words["mask_timeout"])
         else:
-            self.jobs = [*self.jobs[-19:], job.job_id]
+            self.jobs = [*self.jobs[1 - MAX_JOBS_KNOWN :], job.job_id]
             self._remember_now()
             self._store("localStorage", "atoll-last", self.form.draft() | {"start_picture": None, "seed": ""})
             if self.view is None or self.view.ended:
@@ -217,6 +219,10 @@ class StudioPage:
         self.form.take_over(request)
         ui.notify(self.words["reused"], position="top", timeout=1500)
         self.client.run_javascript("document.querySelector('#field-prompt').focus()")
+
+    def _say_unexpected(self, error: Exception) -> None:
+        """A fault of ours: said here, and logged with its trace by NiceGUI."""
+        self.form.show_trouble(self.words("unexpected", error=f"{type(error).__name__}: {error}"))
 
     async def _try(self, ask: Callable[[], Any]) -> Any:
         """Ask the services; what they refuse is said in the page."""

@@ -12,13 +12,15 @@ from nicegui.elements.mixins.text_element import TextElement
 from nicegui.elements.mixins.validation_element import ValidationElement
 
 from atoll.api.faults import RequestFault
-from atoll.api.image_request import ImageDefaults, ImageRequest
+from atoll.api.image_request import LONGEST_PROMPT, ImageDefaults, ImageRequest
 from atoll.api.model_info import ModelInfo
 from atoll.web.image_well import ImageWell
 from atoll.web.text import Words
 
 # Fields that a model has an opinion about (`ImageDefaults`).
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "guidance_scale", "sampler", "scheduler")
+# One more than may be, so that the service says it is too long; a whole book would not pass the socket.
+BOUND = f"maxlength={LONGEST_PROMPT + 1}"
 ASPECTS = {"square": (1, 1), "portrait": (3, 4), "landscape": (4, 3), "wide": (16, 9)}
 
 
@@ -176,11 +178,11 @@ class PromptForm:
         words = self.words
         with ui.element("div").classes("field field--prompt"):
             self._label("prompt")
-            prompt = ui.textarea(placeholder=words["prompt_hint"]).props("autofocus autogrow input-class=prompt")
+            prompt = ui.textarea(placeholder=words["prompt_hint"]).props(f"autofocus autogrow {BOUND}")
             self._keep("prompt", prompt)
         with ui.element("div").classes("field"):
             self._label("negative_prompt")
-            negative = ui.textarea(placeholder=words["negative_hint"]).props("autogrow rows=1")
+            negative = ui.textarea(placeholder=words["negative_hint"]).props(f"autogrow rows=1 {BOUND}")
             self._keep("negative_prompt", negative)
 
     def _build_start_picture(self) -> None:

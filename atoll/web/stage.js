@@ -74,7 +74,15 @@ export default {
     </section>
   `,
   props: { view: Object, queue: Array },
+  emits: ["example", "cancel", "show", "open", "reuse", "start"],
   data() { return { texts: studio.texts, copied: null }; },
+  watch: {
+    // So that a tab in the background tells how far it is.
+    view({ fraction }) {
+      const percent = this.busy && fraction !== null ? `${Math.round(100 * fraction)} % · ` : "";
+      document.title = percent + this.texts.title;
+    },
+  },
   computed: {
     busy() { return this.view.phase === "waiting" || this.view.phase === "running"; },
     // Said aloud when something turns, not at each step.

@@ -131,6 +131,7 @@ TEXT: dict[str, dict[str, str]] = {
         # trouble
         "trouble": "That did not work",
         "dismiss": "Dismiss",
+        "unexpected": "Something unexpected happened ({error}). The server's log tells more. Your fields are kept.",
         "models_missing": "There is no model yet. Put a checkpoint into {folder} and reload this page.",
         "not_a_number": "Give a number.",
         "whole_number": "Give a whole number.",
@@ -256,6 +257,7 @@ TEXT: dict[str, dict[str, str]] = {
         "file": "文件",
         "trouble": "没有成功",
         "dismiss": "知道了",
+        "unexpected": "发生了意外错误（{error}）。服务器日志中有详情，已填写的内容会保留。",
         "models_missing": "还没有模型。请把模型放入 {folder}，然后刷新页面。",
         "not_a_number": "请输入数字。",
         "whole_number": "请输入整数。",

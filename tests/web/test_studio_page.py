@@ -277,6 +277,14 @@ def test_a_painted_mask_is_drawn_anew_and_the_rest_stays(page: Any, studio: Stud
     changed = (result != start).any(axis=-1)
     assert changed[28:36, 16:28].all()
 
+    first = studio.newest()
+    page.get_by_label("Remove the start picture").click()
+    page.locator(".result").get_by_text("Reuse parameters").click()
+    page.get_by_role("button", name="Eraser").wait_for()  # the mask is back, ready to be changed
+    generate(page)
+    until(lambda: studio.newest()["job_id"] != first["job_id"])
+    np.testing.assert_array_equal(studio.pixels(studio.newest()["sha256"]), result)
+
 
 def test_only_the_masked_part_is_worked_on_at_full_size_and_pasted_back(page: Any, studio: Studio) -> None:
     start = noise_picture(160, 160)
