@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from atoll.diffusion.guidance import NotANumber
-from atoll.errors import InvalidRequest
+from atoll.errors import InvalidRequest, NotANumber
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
