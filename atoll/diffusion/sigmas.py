@@ -30,6 +30,7 @@ from atoll.errors import InvalidRequest, NotACheckpoint
 PredictionType = Literal["epsilon", "v_prediction"]
 
 MAX_STEPS = 10_000
+MAX_WHOLE_STEPS = 1_000_000  # of the list whose end is taken: the most steps at the least strength of a node, 0.01
 # alphas_cumprod at the last timestep of a rescaled schedule. Zero there would be an endless sigma; this one is 4518.8.
 ZERO_SNR_ALPHAS_CUMPROD = 4.8973451890853435e-08
 
@@ -307,13 +308,13 @@ def build_partial_sigmas(
         int(steps / denoising_strength) steps.
     drop_penultimate: leave out the last sigma before 0, of one step more; some second-order samplers want that.
     """
+    build_sigmas(schedule, noise_schedule, steps)  # judges the arguments as the caller gave them
     whole_steps = steps if denoising_strength > 0.9999 else int(steps / denoising_strength)
-    if whole_steps > MAX_STEPS:
+    if whole_steps > MAX_WHOLE_STEPS:
         raise InvalidRequest(
             f"denoising_strength {denoising_strength:g} with {steps} steps needs the end of a list of {whole_steps} "
-            f"steps; at most {MAX_STEPS} can be. Take fewer steps, or a higher denoising_strength."
+            f"steps; at most {MAX_WHOLE_STEPS} can be. Take fewer steps, or a higher denoising_strength."
         )
-    build_sigmas(schedule, noise_schedule, whole_steps)  # judges the arguments as the caller gave them
     sigmas = SCHEDULES[schedule](noise_schedule, whole_steps + drop_penultimate)
     if drop_penultimate:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])

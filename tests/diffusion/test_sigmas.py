@@ -148,6 +148,7 @@ def test_more_steps_than_diffusers_timesteps_are_refused_but_not_by_other_schedu
     assert len(build_sigmas("karras", SD1, 1001)) == 1002
 
 
-def test_a_strength_too_small_for_its_steps_is_refused_in_the_caller_s_words():
-    with pytest.raises(InvalidRequest, match=r"0\.01 with 200 steps"):
-        build_partial_sigmas("karras", SD1, 200, 0.01)
+def test_the_most_steps_at_the_least_strength_are_possible_and_less_strength_is_refused():
+    assert len(build_partial_sigmas("karras", SD1, 10_000, 0.01)) == 10_001
+    with pytest.raises(InvalidRequest, match=r"0\.0001 with 200 steps"):
+        build_partial_sigmas("karras", SD1, 200, 0.0001)
