@@ -35,11 +35,17 @@ _KINDS: dict[str, tuple[str, str]] = {
     "unet": ("a U-Net alone", 'Load it with the "Load Diffusion Model" node.'),
     "vae": ("a VAE", 'Load it with the "Load VAE" node.'),
     "text_encoder": ("a text encoder", 'Load it with the "Load CLIP" node.'),
-    "lora": ("a LoRA", 'Load it with the "Load LoRA" node.'),
-    "embedding": ("a textual inversion embedding", 'Put it into "embeddings" and write embedding:NAME in a prompt.'),
-    "controlnet": ("a ControlNet", 'Load it with the "Load ControlNet Model" node.'),
-    "upscaler": ("an upscaler (ESRGAN family)", 'Load it with the "Load Upscale Model" node.'),
-    "clip_vision": ("a CLIP vision encoder", 'Load it with the "Load CLIP Vision" node.'),
+    "lora": ("a LoRA", 'It belongs in "loras"; this version of Atoll does not apply them yet.'),
+    "embedding": (
+        "a textual inversion embedding",
+        'It belongs in "embeddings"; this version of Atoll does not use them yet.',
+    ),
+    "controlnet": ("a ControlNet", 'It belongs in "controlnet"; this version of Atoll does not use them yet.'),
+    "upscaler": (
+        "an upscaler (ESRGAN family)",
+        'It belongs in "upscale_models"; this version of Atoll does not use them yet.',
+    ),
+    "clip_vision": ("a CLIP vision encoder", "Atoll does not use these."),
     "preview_vae": ("a preview VAE (TAESD)", 'It belongs in "vae_approx".'),
     "t2i_adapter": ("a T2I-Adapter", "Atoll does not use these."),
     "ip_adapter": ("an IP-Adapter", "Atoll does not use these."),
@@ -141,7 +147,7 @@ def identify(path: Path) -> Identity:
 def refusal(path: Path, wanted: str, identity: Identity | None = None) -> NotACheckpoint:
     """The error for a file that is not what was asked for. `wanted` with its article: "a checkpoint", "a VAE".
 
-    It reads like: ink-wash.safetensors is a LoRA, not a checkpoint. Load it with the "Load LoRA" node.
+    It reads like: ink-wash.safetensors is a VAE, not a checkpoint. Load it with the "Load VAE" node.
     """
     identity = identity or identify(path)
     return NotACheckpoint(f"{path.name} is {identity.description}, not {wanted}. {identity.advice}".rstrip())
