@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +19,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from atoll.api.gate import MAX_JSON_BYTES, MAX_UPLOAD_BYTES
 from atoll.artifacts.png import read_png_text
+from atoll.jobs.job import JobState
+from atoll.jobs.sql_store import SqlJobStore
+from atoll.settings import load_settings
 
 if TYPE_CHECKING:
     from studio_server import StudioServer
@@ -414,3 +418,20 @@ def test_the_server_is_alive_ready_light_and_without_torch(studio_server: Studio
     if maps.exists():
         assert "torch" not in maps.read_text()
     assert studio_server.rss_mib() < 250
+
+
+def test_asked_to_stop_the_server_stops_though_somebody_listens(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    from studio_server import home_with_model, running_studio
+
+    with running_studio(home_with_model(tmp_path / "home", tiny_checkpoint)) as server:
+        job_id = server.client.post("/api/v1/images", json={"model": "tiny"}).raise_for_status().json()["job_id"]
+        with events_at(server, "events?after=0") as listener:
+            assert next(listen(listener))["job_id"] == job_id
+            workers = psutil.Process(server.process.pid).children()
+            server.process.terminate()
+            server.process.wait(30)
+        psutil.wait_procs(workers, timeout=30)
+        assert not any(worker.is_running() for worker in workers)
+    store = SqlJobStore(load_settings(home=server.home).store_url)
+    assert store.get(job_id).state in (JobState.QUEUED, JobState.DONE)  # kept for the next start, or done in time
+    store.close()
