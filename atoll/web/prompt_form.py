@@ -144,7 +144,7 @@ class PromptForm:
             self.show_trouble(" ".join(homeless))
         elif faults:
             first = next(name for name in self.fields if any(fault.field == name for fault in faults))
-            self.fields[first].run_method("focus")
+            ui.run_javascript(f"studio.point_at('field-{first}')")
 
     def show_trouble(self, message: str) -> None:
         self.trouble.clear()

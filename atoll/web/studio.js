@@ -20,6 +20,13 @@ window.studio = {
   reveal() {
     if (matchMedia("(max-width: 900px)").matches) document.getElementById("work").scrollIntoView({ behavior: "smooth" });
   },
+  // A field with a fault may be folded away or scrolled out of sight.
+  point_at(id) {
+    const field = document.getElementById(id);
+    for (let fold = field.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    field.scrollIntoView({ block: "center" });
+    field.focus();
+  },
   async copy(text) {
     try {
       await navigator.clipboard.writeText(text);

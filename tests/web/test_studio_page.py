@@ -545,6 +545,11 @@ def test_a_phone_shows_all_without_scrolling_sideways(open_page: Open) -> None:
     page.get_by_text("Settings").click()
     assert page.locator("#field-width").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#field-width").fill("70")
+    page.get_by_text("Settings").click()
+    generate(page)
+    playwright.expect(page.locator("#field-width")).to_be_focused()  # unfolded again, because of the fault in it
+    page.locator("#field-width").fill("64")
     box = page.locator("#generate").bounding_box()
     assert box["y"] + box["height"] <= 844, "the button is always at hand"
     page.get_by_label("Prompt", exact=True).fill("a phone")
