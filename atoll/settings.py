@@ -22,18 +22,18 @@ def default_home() -> Path:
 
 
 class Settings(BaseModel):
-    """Settings of one installation. Sources, later ones win: defaults, `HOME/atoll.toml`, `ATOLL_*` variables, options."""
+    """Settings of one installation: defaults, then `HOME/atoll.toml`, then `ATOLL_*` variables, then options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    home: Path = Field(default_factory=default_home, description="Folder of the database, artifacts, inputs and models.")
+    home: Path = Field(default_factory=default_home, description="Folder of database, artifacts, inputs and models.")
     database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; default is SQLite in HOME/atoll.db.")
     host: str = Field("127.0.0.1", description="Address the studio listens on. Only loopback is allowed.")
     port: int = Field(7860, ge=0, le=65535, description="Port of the studio; 0 lets the system choose.")
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the networks.")
-    model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models to look for models in.")
-    model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of the device's.")
+    model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models.")
+    model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of it.")
     lease_s: float = Field(30.0, gt=0, description="A worker that is silent for so long loses its task.")
 
     @property

@@ -193,7 +193,7 @@ def test_other_kinds_are_named_with_the_node_for_them(tiny_checkpoint: Path, tmp
     for loader, wanted in ((load_checkpoint, "checkpoint"), (load_unet, "U-Net"), (load_vae, "VAE")):
         with pytest.raises(NotACheckpoint) as caught:
             loader(lora)
-        words = f'ink-wash.safetensors is a LoRA, not a {wanted}. It belongs in "loras"; this version of Atoll does not apply them yet.'
+        words = f'ink-wash.safetensors is a LoRA, not a {wanted}. It belongs in "loras"; Atoll cannot apply them yet.'
         assert str(caught.value) == words
     pickled = tmp_path / "ink-wash.pt"
     torch.save({"lora_unet_x.lora_down.weight": torch.zeros(4, 320)}, pickled)

@@ -161,7 +161,7 @@ def test_the_parts_inside_a_checkpoint_are_told(tmp_path: Path):
 def test_a_lora_handed_in_as_a_checkpoint_is_named_as_what_it_is(tmp_path: Path):
     path = write_safetensors(tmp_path / "ink-wash.safetensors", {"lora_unet_x.lora_down.weight": (4, 320)})
     assert str(refusal(path, "a checkpoint")) == (
-        'ink-wash.safetensors is a LoRA, not a checkpoint. It belongs in "loras"; this version of Atoll does not apply them yet.'
+        'ink-wash.safetensors is a LoRA, not a checkpoint. It belongs in "loras"; Atoll cannot apply them yet.'
     )
 
 
