@@ -12,7 +12,7 @@ from atoll.jobs.events import NewEvent
 from atoll.jobs.store import JobStore
 from atoll.workers.run import Run, may_pass
 
-PAUSE_S = 0.03  # between two writes: what is told meanwhile goes into one transaction
+PAUSE_S = 0.1  # between two writes: what is told meanwhile goes into one transaction, and to listeners at once
 RETRY_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class EventWriter:
     """Writes events in the order in which they were told; learns on the way that a task is not wanted any more.
 
-    on_news: told the job id after events of it were written.
+    on_news: told the job id after events of it were written, but not by `flush`: its caller has the last word.
     """
 
     def __init__(self, store: JobStore, on_news: Callable[[str], None]) -> None:
@@ -78,7 +78,8 @@ class EventWriter:
         while run.unwanted is None:
             try:
                 self._store.report(run.lease, events)
-                self._on_news(run.job.job_id)
+                if not self._flushing:  # else the end of the job is news in a moment
+                    self._on_news(run.job.job_id)
                 return
             except (JobCancelled, LeaseLost) as reason:
                 run.give_up(reason)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
 import sys
+import uuid
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -19,17 +22,26 @@ else:
     import fcntl
 
 
+@cache
+def own_host_name() -> str:
+    """The network name with a mark of the network card: PCs set up from one image may share the name."""
+    card = uuid.getnode()
+    if card >> 40 & 1:  # there is no card, and this number is new in every process
+        return socket.gethostname()
+    return f"{socket.gethostname()}-{hashlib.sha256(card.to_bytes(6, 'big')).hexdigest()[:6]}"
+
+
 def own_worker_name() -> str:
     """`host/pid/start`: of this process, and of no other one before or after it."""
     process = psutil.Process()
-    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
+    return f"{own_host_name()}/{process.pid}/{process.create_time():.2f}"
 
 
 def is_dead_worker(worker: str) -> bool:
     """Whether the worker ran on this machine and is gone. False for what can't be told: another host's."""
     host, _, process = worker.rpartition("/")[0].rpartition("/")
     started = worker.rpartition("/")[2]
-    if host != socket.gethostname() or not process.isdecimal():
+    if host != own_host_name() or not process.isdecimal():
         return False
     try:
         found = psutil.Process(int(process))

@@ -82,13 +82,13 @@ class Worker:
         self.name = own_worker_name()
         self._store = store
         self._settings = settings
-        self._registry = registry
+        self.registry = registry
         self._on_news = on_news
         self._cache = ResultCache(RESULT_CACHE_BYTES, size_in_bytes)
         self._wake = threading.Event()
         self._stopping = False
         files = ArtifactFiles(settings.artifacts_dir)
-        self._inputs = InputFiles(settings.inputs_dir, files)
+        self.inputs = InputFiles(settings.inputs_dir, files)
         self._events = EventWriter(store, on_news)
         self._leases = LeaseKeeper(store, settings.lease_s, on_beat)
         self._finisher = Finisher(store, files, self._events, self._on_end)
@@ -152,11 +152,10 @@ class Worker:
         run = Run(claim)
         context = _Context(self, run, self._events, self._finisher)
         self._leases.hold(run)
-        self._on_news(run.job.job_id)
         started = time.perf_counter()
         try:
             context.graph = Graph.from_api(run.job.graph)
-            run_graph(context.graph, self._registry, self._cache, context, context.on_node)
+            run_graph(context.graph, self.registry, self._cache, context, context.on_node)
             outcome = Outcome(JobState.DONE, data={"seconds": round(time.perf_counter() - started, 4)})
         except JobCancelled:
             outcome = Outcome(JobState.CANCELLED)
@@ -194,7 +193,7 @@ class _Context:
         self.node_id = ""
         self.graph = Graph()
         self.extra: Mapping[str, Any] = run.job.extra
-        self.inputs = worker._inputs
+        self.inputs = worker.inputs
         self.place = ""  # " at step 3 of 30": where a failure happened
         self._worker = worker
         self._run = run

@@ -18,13 +18,11 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from atoll.errors import AtollError
 from atoll.graph.node import Registry
-from atoll.jobs.job import JobState
 from atoll.jobs.sql_store import SqlJobStore
-from atoll.models.catalogue import BUILT_IN_MODEL
 from atoll.settings import Settings
 from atoll.workers.presence import WorkerLock, release_dead_workers
+from atoll.workers.warm_up import warm_up
 from atoll.workers.worker import DeviceFault, Worker
 
 EXIT_DEVICE_FAULT = 3
@@ -90,7 +88,7 @@ def main() -> None:
     )
     link.worker = worker
     if nodes == NODES:
-        _warm_up(worker, store)
+        warm_up(worker.registry, worker.models, worker.inputs, store)
     link.say("ready")
     try:
         worker.serve()
@@ -142,21 +140,6 @@ def _beat(link: Link) -> Callable[[], None]:
 
     beat()
     return beat
-
-
-def _warm_up(worker: Worker, store: SqlJobStore) -> None:
-    """Load the model of the newest job, or the built-in one, before anybody waits for it."""
-    name = BUILT_IN_MODEL
-    for job in store.jobs(states=[JobState.QUEUED, JobState.DONE], limit=1):
-        for node in job.graph.values():
-            if isinstance(node, dict) and node.get("class_type") == "CheckpointLoaderSimple":
-                name = str(node.get("inputs", {}).get("ckpt_name", name))
-    started = time.perf_counter()
-    try:
-        worker.models.checkpoint(name)
-        log.info("Model %s is warm after %.1f s.", name, time.perf_counter() - started)
-    except AtollError as error:
-        log.info("Model %s is not warmed: %s", name, error)
 
 
 if __name__ == "__main__":
