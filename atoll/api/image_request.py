@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -68,6 +69,8 @@ class ImageRequest(BaseModel):
     def _split_sampler_and_scheduler(cls, values: Any) -> Any:
         """ "DPM++ 2M Karras" names two things at once."""
         if not isinstance(values, dict) or not isinstance(values.get("sampler"), str):
+            return values
+        if values["sampler"] in SAMPLER_NAMES:
             return values
         name = _plain(values["sampler"])
         for scheduler in SCHEDULE_NAMES:
@@ -317,12 +320,15 @@ def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(size[0] * other[1] - size[1] * other[0]) <= 8 * max(*size, *other)
 
 
+@lru_cache(maxsize=1024)
 def _plain(name: str) -> str:
     """A name without what people write differently: "DPM++ 2M" and "dpmpp_2m" are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
 
 
-def _known_name(name: str, known: Iterable[str], aliases: Mapping[str, str]) -> str | None:
+def _known_name(name: str, known: Sequence[str], aliases: Mapping[str, str]) -> str | None:
+    if name in known:
+        return name
     return {_plain(one): one for one in known}.get(_plain(name)) or aliases.get(_plain(name))
 
 

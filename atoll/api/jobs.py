@@ -13,7 +13,7 @@ from atoll.api.artifacts import ArtifactView
 from atoll.api.errors import ERROR_REPLIES, error_reply
 from atoll.api.image_request import ImageRequest
 from atoll.api.request_scope import Services
-from atoll.api.services import StudioServices
+from atoll.api.services import StudioServices, request_of
 from atoll.errors import AtollError
 from atoll.jobs.events import Event
 from atoll.jobs.job import Job, JobState
@@ -85,7 +85,7 @@ def job_detail(services: StudioServices, job: Job) -> JobDetail:
             **_fields(job),
             "queue_position": services.queue_position(job.job_id),
             "graph": job.graph,
-            "request": services.request_of_job(job.job_id),
+            "request": request_of(job),
             "artifacts": [ArtifactView.of(entry) for entry in artifacts],
         }
     )

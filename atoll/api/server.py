@@ -26,6 +26,7 @@ from atoll.settings import Settings
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 5  # for requests that are still being answered
+KEEP_ALIVE_S = 75  # longer than programs think between two requests: many stumble when theirs meets a closed connection
 DESCRIPTION = """Pictures from prompts and workflows, as jobs that survive any crash.
 
 Errors have one shape: `{"error": {"code", "message", "faults": [...]}}`; docs/errors.md lists the codes.
@@ -89,6 +90,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, add_pages: Add
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws_per_message_deflate=False,  # events are small or JPEGs: nothing to gain
         server_header=False,
     )

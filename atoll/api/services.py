@@ -164,11 +164,7 @@ class StudioServices:
 
     def request_of_job(self, job_id: str) -> ImageRequest | None:
         """The request, real seed and all, that a job came from; None if it came from a graph of its own."""
-        values = self.store.get(job_id).extra.get(REQUEST_KEY)
-        try:
-            return parse_image_request(values) if isinstance(values, dict) else None
-        except InvalidRequest:  # written by another version
-            return None
+        return request_of(self.store.get(job_id))
 
     # --- inputs
 
@@ -247,6 +243,15 @@ class StudioServices:
         except AtollError as error:
             faults.append(RequestFault(field, error.code, f"{field}: {error.message}"))
             return None
+
+
+def request_of(job: Job) -> ImageRequest | None:
+    """The request, real seed and all, that a job came from; None if it came from a graph of its own."""
+    values = job.extra.get(REQUEST_KEY)
+    try:
+        return parse_image_request(values) if isinstance(values, dict) else None
+    except InvalidRequest:  # written by another version
+        return None
 
 
 def _ignore() -> None:

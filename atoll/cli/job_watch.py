@@ -142,7 +142,9 @@ class Progress:
 
 def tell_end(services: StudioServices, job: Job, paths: list[str], *, as_json: bool) -> None:
     """Say how the job ended and where its pictures are."""
-    request = services.request_of_job(job.job_id)
+    from atoll.api.services import request_of
+
+    request = request_of(job)
     seed = request.seed if request else None
     if as_json:
         failure = vars(job.failure) if job.failure else None

@@ -31,6 +31,7 @@ def list_jobs(
     """List jobs, newest first."""
     with telling_errors(as_json):
         from atoll.api.jobs import job_summary
+        from atoll.api.services import request_of
         from atoll.errors import InvalidRequest
         from atoll.jobs.job import JobState
 
@@ -45,7 +46,7 @@ def list_jobs(
             return
         for job in jobs:
             when = datetime.fromtimestamp(job.submitted_at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            request = services.request_of_job(job.job_id)
+            request = request_of(job)
             text = " ".join(request.prompt.split()) if request else f"{len(job.graph)} nodes"
             typer.echo(f"{job.job_id:34}{job.state:11}{when}  {text[:60]}")
 

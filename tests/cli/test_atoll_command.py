@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from atoll.artifacts.png import read_png_text
 from atoll.cli.main import app
