@@ -39,21 +39,21 @@ class EventStream:
         Who falls behind gets every event, but pictures only with the newest step.
         Raises: NotFound.
         """
+        has_ended = job_id is not None and (await asyncio.to_thread(self._store.get, job_id)).state.is_terminal
         wake = asyncio.Event()
         self._add(wake)
         try:
             while True:
-                wake.clear()
-                ended = job_id is not None and (await asyncio.to_thread(self._store.get, job_id)).state.is_terminal
+                wake.clear()  # before reading: what is written from here on wakes again
                 page = await asyncio.to_thread(self._store.events, job_id, after=after, limit=PAGE)
                 for event in _with_newest_previews(page):
                     yield event
                     after = event.seq
                     if job_id is not None and event.kind.is_terminal:
                         return
-                if page:
+                if len(page) == PAGE:
                     continue
-                if ended:
+                if has_ended:  # they had seen the last event before
                     return
                 await wake.wait()
         finally:
@@ -75,18 +75,18 @@ class EventStream:
         seen = -1
         while True:
             try:
-                latest = await asyncio.to_thread(self._store.last_seq)
-            except Exception:  # the database is away: each listener meets that itself, in its own words
-                latest = -1
-            if latest != seen or latest == -1:
-                seen = latest
-                for wake in self._wakes:
-                    wake.set()
-            try:
                 await asyncio.wait_for(news.wait(), LOOK_EVERY_S)
-            except TimeoutError:
-                continue
-            news.clear()
+                news.clear()
+            except TimeoutError:  # no news: look whether somebody wrote who can't tell us
+                try:
+                    latest = await asyncio.to_thread(self._store.last_seq)
+                except Exception:  # the database is away: each listener meets that itself, in its own words
+                    latest = -1
+                if latest == seen != -1:
+                    continue
+                seen = latest
+            for wake in self._wakes:
+                wake.set()
 
 
 def _with_newest_previews(page: Sequence[Event]) -> list[Event]:
