@@ -98,8 +98,14 @@ class StudioServices:
         Raises: InvalidGraph with every fault.
         """
         valid = validate_graph(graph, self.registry, self._choices).strict()
-        job = self.store.submit(valid.to_api(), owner=owner, priority=priority, extra=extra, job_id=job_id)
-        self.wake_worker()
+        job = self.store.submit(
+            valid.to_api(),
+            owner=owner,
+            priority=priority,
+            extra=extra,
+            job_id=job_id,
+            on_queued=self.wake_worker,  # so that it starts while the disk takes the job in
+        )
         self._stream.notify()
         return job
 

@@ -5,13 +5,15 @@ become visible after one with a higher number. SQLite has one writer at a time, 
 before they are committed, so there every transaction that writes events first takes one lock and keeps it until its
 commit is visible. Locks are always taken in the order task, job, events.
 
-What is stored for good: SQLite waits for the disk (`synchronous=FULL`) when a job is accepted, cancelled or recorded;
-the rest (claims, steps) may be lost in a power cut, and only means that work is done again. PostgreSQL likewise.
+What is stored for good: SQLite waits for the disk when a job is accepted (a worker may see it a moment earlier),
+cancelled or recorded; the rest (claims, steps) may be lost in a power cut, and then work is done again. PostgreSQL
+likewise.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -112,6 +114,7 @@ class SqlJobStore:
         priority: int = 0,
         extra: dict[str, Any] | None = None,
         job_id: str | None = None,
+        on_queued: Callable[[], None] | None = None,
     ) -> Job:
         job_id = str(uuid.uuid4()) if job_id is None else job_id
         if not JOB_ID.fullmatch(job_id):
@@ -128,7 +131,7 @@ class SqlJobStore:
             "attempts": 0,
             "submitted_at": now,
         }
-        with self._transaction(self._durable_writers) as connection:
+        with self._transaction(self._writers if self._sqlite_path else self._durable_writers) as connection:
             added = connection.execute(
                 self._insert(jobs)
                 .values(row)
@@ -136,18 +139,22 @@ class SqlJobStore:
                 .returning(jobs.c.number)
             ).scalar()
             if added is None:
-                job = _job(connection.execute(select(jobs).where(jobs.c.job_id == job_id)).mappings().one())
+                job = _get(connection, job_id)
                 if job.owner != owner or _canonical(job.graph) != _canonical(graph):
                     raise InvalidRequest(
                         f"Job {job_id} was submitted before, with another graph. Nothing was queued. Leave the id out, "
                         "or choose a new one.",
                         code="job_exists",
                     )
-                return job
-            task = {"job_id": job_id, "priority": priority, "state": JobState.QUEUED, "attempts": 0, "worker_deaths": 0}
-            connection.execute(insert(tasks).values(task))
-            self._append(connection, job_id, [NewEvent(EventKind.QUEUED, {"priority": priority})], now)
-            return Job(**{**row, "number": added, "graph": graph, "extra": extra or {}})
+            else:
+                job = Job(**{**row, "number": added, "graph": graph, "extra": extra or {}})
+                task = {"job_id": job_id, "priority": priority, "state": JobState.QUEUED}
+                connection.execute(insert(tasks).values({**task, "attempts": 0, "worker_deaths": 0}))
+                self._append(connection, job_id, [NewEvent(EventKind.QUEUED, {"priority": priority})], now)
+        if on_queued is not None:
+            on_queued()
+        self._sync_log()
+        return job
 
     def get(self, job_id: str) -> Job:
         with self._transaction(self._readers) as connection:
@@ -398,6 +405,24 @@ class SqlJobStore:
                 yield connection
         except sql_errors.DBAPIError as error:
             raise self._translated(error) from error
+
+    def _sync_log(self) -> None:
+        """Wait until what was committed before is on the disk: what `synchronous=FULL` does, but after others see it.
+
+        Only the log is opened: closing a second handle of the database itself would drop SQLite's locks.
+        """
+        if self._sqlite_path is None:
+            return
+        try:
+            log = os.open(f"{self._sqlite_path}-wal", os.O_RDWR)
+        except FileNotFoundError:  # the log was moved into the database, which syncs both
+            return
+        try:
+            os.fsync(log)
+        except OSError as error:
+            raise AtollError(f"{self._where} cannot be written: {error}.", code="store_unavailable") from error
+        finally:
+            os.close(log)
 
     def _translated(self, error: sql_errors.DBAPIError) -> AtollError:
         cause = error.orig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from atoll.jobs.events import Event, NewEvent
@@ -27,9 +27,12 @@ class JobStore(Protocol):
         priority: int = 0,
         extra: dict[str, Any] | None = None,
         job_id: str | None = None,
+        on_queued: Callable[[], None] | None = None,
     ) -> Job:
         """Queue a graph. With `job_id` it may be repeated: the same graph gives the same job, queued once.
 
+        Args:
+            on_queued: called once workers can see the job, while the disk may still be at work: time to wake one.
         Raises: InvalidRequest when `job_id` is another graph's, or no name (1 to 64 letters, digits, `-` and `_`).
         """
 

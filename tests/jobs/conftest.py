@@ -68,13 +68,7 @@ def postgresql_url() -> Iterator[str]:
         shutil.rmtree(folder)
         pytest.skip(f"PostgreSQL's initdb failed: {ran.stderr.strip()[-300:]}")
     port = _free_port()
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "full_page_writes": "off",
-    }
+    options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
     command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, **user)
@@ -106,18 +100,18 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new, empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'jobs.db'}"
-    return _new_database(request.getfixturevalue("postgresql_url"))
+    return _emptied(request.getfixturevalue("postgresql_url"))
 
 
-def _new_database(server_url: str) -> str:
-    import uuid
-
+def _emptied(server_url: str) -> str:
+    """The one database without its tables: quicker than a new database, whose files must be copied and removed."""
     import psycopg
 
-    name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server_url.removesuffix("/postgres") + f"/{name}"
+        connection.execute("SET client_min_messages TO warning")
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return server_url
 
 
 class Clock:

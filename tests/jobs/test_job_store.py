@@ -78,6 +78,12 @@ def test_a_submit_may_be_repeated_with_its_id(store):
             store.submit(GRAPH, job_id=bad)
 
 
+def test_a_worker_may_be_woken_before_the_disk_is_done(store):
+    claimed = []
+    job = store.submit(GRAPH, on_queued=lambda: claimed.append(store.claim("w")))
+    assert claimed[0].job.job_id == job.job_id and job.state is JobState.QUEUED
+
+
 def test_equal_submits_at_once_make_one_job(open_store):
     stores = [open_store() for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
