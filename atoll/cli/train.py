@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atoll.cli.terminal import HomeOption, JsonOption, print_json, say, telling_errors
-from atoll.settings import load_settings
 
 if TYPE_CHECKING:
     from atoll.training.loop import Progress
@@ -101,6 +100,7 @@ def measure(
 def _run_of(recipe: str, folder: Path | None, home: Path | None, as_json: bool) -> Iterator[tuple[Recipe, Path, Path]]:
     """The recipe, the folder it lies in and the folder of the run, inside the command's edge."""
     with telling_errors(as_json):
+        from atoll.settings import load_settings  # brings pydantic, which `atoll --help` need not wait for
         from atoll.training.recipe import load_recipe
 
         loaded, recipe_folder = load_recipe(recipe)

@@ -278,7 +278,7 @@ def test_ctrl_c_cancels_the_job_and_exits_with_130(home: Path) -> None:
 
 
 def test_help_comes_at_once_because_nothing_heavy_is_loaded() -> None:
-    heavy = "torch numpy sqlalchemy fastapi nicegui PIL diffusers transformers"
+    heavy = "torch numpy pydantic sqlalchemy fastapi nicegui PIL diffusers transformers"
     code = f"import sys, atoll.cli.main; print([name for name in '{heavy}'.split() if name in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
