@@ -12,7 +12,7 @@ from atoll.jobs.events import NewEvent
 from atoll.jobs.store import JobStore
 from atoll.workers.run import Run, may_pass
 
-PAUSE_S = 0.1  # between two writes: what is told meanwhile goes into one transaction, and to listeners at once
+PAUSE_S = 0.2  # between two writes: what is told meanwhile goes into one transaction, and to listeners at once
 RETRY_S = 0.5
 
 log = logging.getLogger(__name__)

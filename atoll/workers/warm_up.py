@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from atoll.graph.node import InputPictures, LoadedModels, Registry
 from atoll.jobs.job import JobState
 from atoll.jobs.store import JobStore
 from atoll.models.catalogue import BUILT_IN_MODEL
+
+ENGINE = ("atoll.diffusion.checkpoint", "atoll.diffusion.sample", "atoll.diffusion.preview")  # they load torch
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ def warm_up(registry: Registry, models: LoadedModels, inputs: InputPictures, sto
     name = likely_model(store)
     started = time.perf_counter()
     try:
+        for module in ENGINE:  # first, as it helps whatever model is asked for
+            importlib.import_module(module)
         run_graph(_small_picture(name), registry, ResultCache(0, lambda _: 1), _WarmUpContext(models, inputs))
     except Exception as error:
         log.warning("Model %s could not be warmed: %s", name, error)
