@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from atoll.diffusion.preview import fit_preview_map
@@ -33,6 +33,9 @@ def export_model(
 
     Files that are already there and are not written anew, such as the model card, stay.
     """
+    # The pipeline brings image processors that warn of torchvision; nobody else needs to hear that.
+    from diffusers import StableDiffusionPipeline
+
     folder.mkdir(parents=True, exist_ok=True)
     drawn = pictures.draw_batch(PREVIEW_PICTURES, np.random.default_rng(0))
     preview = fit_preview_map(vae.encode(drawn).latent_dist.mode().detach(), (drawn + 1) / 2)

@@ -91,7 +91,11 @@ def run_training(
     """
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay))
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
+        network.parameters(),
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+        betas=(0.9, 0.99),
+        fused=True,
     )
     states = TrainingStates(folder / "training_state")
     done = states.load_newest(network, averaged, optimizer)

@@ -13,8 +13,7 @@ from atoll.training.emoji_data import Sprite
 
 # How people ask for the same picture; {a} is the article, {thing} the concept.
 CAPTIONS = (
-    "{a} {thing}, {style}, {background} background",
-    "{a} {thing}, {style}, {background} background",
+    *["{a} {thing}, {style}, {background} background"] * 6,
     "{thing}, {style}, {background} background",
     "{a} {thing} on a {background} background, {style}",
     "{style}, {a} {thing}, {background} background",

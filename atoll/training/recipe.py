@@ -69,6 +69,7 @@ class UnetPart(_Part):
     down_block_types: tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...]
     attention_head_dim: Positive
     norm_num_groups: Positive
+    text_in_time_embedding: bool = False
 
 
 class ScratchPart(_TrainedPart):

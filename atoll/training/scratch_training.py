@@ -41,13 +41,18 @@ class TextEncoderOptions:
 
 @dataclass(frozen=True)
 class UnetOptions:
-    """Shape of the U-Net, finest level first. attention_head_dim is the number of heads, as in SD 1.x files."""
+    """Shape of the U-Net, finest level first. attention_head_dim is the number of heads, as in SD 1.x files.
+
+    text_in_time_embedding: the caption also reaches every block with the timestep, pooled. A small network learns what a
+    caption asks for much sooner that way than by cross-attention alone.
+    """
 
     block_out_channels: tuple[int, ...]
     layers_per_block: int
     down_block_types: tuple[str, ...]
     attention_head_dim: int
     norm_num_groups: int
+    text_in_time_embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ def build_unet(options: UnetOptions, latent_channels: int, latent_size: int, tex
         up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(options.down_block_types)),
         attention_head_dim=options.attention_head_dim,
         norm_num_groups=options.norm_num_groups,
+        addition_embed_type="text" if options.text_in_time_embedding else None,
+        addition_embed_type_num_heads=options.attention_head_dim,
     )
 
 
