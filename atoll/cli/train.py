@@ -53,10 +53,22 @@ def vae(
 
 
 @app.command()
+def text(
+    recipe: RecipeArgument, folder: FolderOption = None, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Train the text encoder."""
+    with _run_of(recipe, folder, home, as_json) as (loaded, _, run_folder), _progress(as_json) as on_progress:
+        from atoll.training.stages import run_text_stage
+
+        run_text_stage(loaded, run_folder, on_progress)
+        _report(as_json, folder=str(run_folder / "text"))
+
+
+@app.command()
 def scratch(
     recipe: RecipeArgument, folder: FolderOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    """Train text encoder and U-Net from nothing. Stop and start it as you like."""
+    """Train the U-Net from nothing. Stop and start it as you like."""
     with _run_of(recipe, folder, home, as_json) as (loaded, _, run_folder), _progress(as_json) as on_progress:
         from atoll.training.stages import run_scratch_stage
 

@@ -56,7 +56,7 @@ class VaePart(_TrainedPart):
     edge_weight: float = Field(ge=0)
 
 
-class TextEncoderPart(_Part):
+class TextPart(_TrainedPart):
     hidden_size: Positive
     intermediate_size: Positive
     num_hidden_layers: Positive
@@ -88,7 +88,7 @@ class Recipe(_Part):
     precision: Literal["bf16", "fp32"] = "bf16"
     data: DataPart
     vae: VaePart
-    text_encoder: TextEncoderPart
+    text: TextPart
     unet: UnetPart
     scratch: ScratchPart
 

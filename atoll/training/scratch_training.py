@@ -1,4 +1,4 @@
-"""Training from nothing: a text encoder and a U-Net that learn together to denoise latents as a caption says."""
+"""Training a U-Net from nothing: it learns to denoise latents as a caption says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from atoll.diffusion.conditioning import Conditioning
 from atoll.diffusion.model import Model
@@ -21,8 +21,8 @@ from atoll.training.loop import LoopOptions, Progress, run_training, training_de
 from atoll.training.noising import PredictionType, add_noise, build_alphas_cumprod, draw_timesteps, prediction_target
 from atoll.training.pictures import CAPTIONS, PictureFactory, build_caption, pictures_to_tensor
 from atoll.training.sample_grid import save_grid
+from atoll.training.text_training import encode_captions
 
-TOKENS = 77
 ENCODE_BATCH = 16
 SAMPLE_STEPS = 20
 SAMPLE_GUIDANCE = 3.0
@@ -30,21 +30,11 @@ SAMPLES = 16
 
 
 @dataclass(frozen=True)
-class TextEncoderOptions:
-    """Shape of the CLIP text encoder; the vocabulary is CLIP's."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-
-
-@dataclass(frozen=True)
 class UnetOptions:
     """Shape of the U-Net, finest level first. attention_head_dim is the number of heads, as in SD 1.x files.
 
-    text_in_time_embedding: the caption also reaches every block with the timestep, pooled. A small network learns what a
-    caption asks for much sooner that way than by cross-attention alone.
+    text_in_time_embedding: the caption also reaches every block with the timestep, pooled. A small network learns what
+    a caption asks for much sooner that way than by cross-attention alone.
     """
 
     block_out_channels: tuple[int, ...]
@@ -62,24 +52,6 @@ class LatentSet:
     latents: Tensor
     sprites: Tensor
     backgrounds: list[str]
-
-
-def build_text_encoder(options: TextEncoderOptions) -> CLIPTextModel:
-    """A fresh CLIP text encoder over CLIP's vocabulary."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            max_position_embeddings=TOKENS,
-            hidden_size=options.hidden_size,
-            intermediate_size=options.intermediate_size,
-            num_hidden_layers=options.num_hidden_layers,
-            num_attention_heads=options.num_attention_heads,
-            projection_dim=options.hidden_size,
-            bos_token_id=49406,
-            eos_token_id=49407,
-            pad_token_id=49407,
-        )
-    )
 
 
 def build_unet(options: UnetOptions, latent_channels: int, latent_size: int, text_width: int) -> UNet2DConditionModel:
@@ -139,7 +111,7 @@ def train_from_scratch(
     pictures: PictureFactory,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
-    text_options: TextEncoderOptions,
+    text_encoder: CLIPTextModel,
     unet_options: UnetOptions,
     loop: LoopOptions,
     folder: Path,
@@ -149,19 +121,20 @@ def train_from_scratch(
     conditioning_dropout: float,
     seed: int,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Train both networks; states, log and sample grids go to `folder`.
+) -> UNet2DConditionModel:
+    """Train the U-Net; states, log and sample grids go to `folder`.
 
     Args:
+        vae, text_encoder: trained before, and left as they are.
         conditioning_dropout: share of the captions replaced by an empty one, which is what makes guidance possible.
 
-    Returns: the averaged text encoder and U-Net.
+    Returns: the averaged U-Net.
     """
     torch.manual_seed(seed)
-    text_encoder = build_text_encoder(text_options)
-    unet = build_unet(unet_options, vae.config.latent_channels, pictures.picture_size // 8, text_options.hidden_size)
     device = training_device()
-    networks = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device)
+    text_encoder = text_encoder.to(device).eval()
+    text_width = text_encoder.config.hidden_size
+    unet = build_unet(unet_options, vae.config.latent_channels, pictures.picture_size // 8, text_width).to(device)
     data = load_or_encode(pictures, vae, latents_per_caption, folder, seed=seed)
     alphas_cumprod = build_alphas_cumprod().to(device)
 
@@ -177,11 +150,9 @@ def train_from_scratch(
         latents = data.latents[picked].to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         timesteps = draw_timesteps(len(latents), len(alphas_cumprod), generator).to(device)
-        predicted = unet(
-            add_noise(latents, noise, timesteps, alphas_cumprod),
-            timesteps,
-            encode_captions(tokenizer, text_encoder, captions),
-        ).sample
+        with torch.no_grad():
+            told = encode_captions(tokenizer, text_encoder, captions)
+        predicted = unet(add_noise(latents, noise, timesteps, alphas_cumprod), timesteps, told).sample
         return F.mse_loss(
             predicted.float(), prediction_target(latents, noise, timesteps, alphas_cumprod, prediction_type)
         )
@@ -191,18 +162,13 @@ def train_from_scratch(
     (folder / "samples" / "captions.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
 
     def on_sample(step: int, averaged: nn.Module) -> None:
-        assert isinstance(averaged, nn.ModuleDict)
-        drawn = draw_captions(averaged, vae, tokenizer, captions, prediction_type, seed=seed)
+        assert isinstance(averaged, UNet2DConditionModel)
+        drawn = draw_captions(averaged, text_encoder, vae, tokenizer, captions, prediction_type, seed=seed)
         save_grid(drawn, folder / "samples" / f"step-{step:06d}.png", columns=8)
 
-    averaged = run_training(
-        networks, compute_loss, loop, folder, seed=seed, on_progress=on_progress, on_sample=on_sample
-    )
-    assert isinstance(averaged, nn.ModuleDict)
-    trained_text_encoder, trained_unet = averaged["text_encoder"], averaged["unet"]
-    assert isinstance(trained_text_encoder, CLIPTextModel)
-    assert isinstance(trained_unet, UNet2DConditionModel)
-    return trained_text_encoder.cpu(), trained_unet.cpu()
+    averaged = run_training(unet, compute_loss, loop, folder, seed=seed, on_progress=on_progress, on_sample=on_sample)
+    assert isinstance(averaged, UNet2DConditionModel)
+    return averaged.cpu()
 
 
 def load_or_encode(
@@ -220,12 +186,6 @@ def load_or_encode(
     return data
 
 
-def encode_captions(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, captions: list[str]) -> Tensor:
-    """(captions, 77, width) embeddings, as Stable Diffusion takes them."""
-    tokens = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
-    return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
-
-
 def pick_sample_captions(pictures: PictureFactory, count: int, seed: int) -> list[str]:
     """Captions of drawings and backgrounds spread over the set."""
     random = np.random.default_rng(seed)
@@ -238,7 +198,8 @@ def pick_sample_captions(pictures: PictureFactory, count: int, seed: int) -> lis
 
 @torch.inference_mode()
 def draw_captions(
-    networks: nn.ModuleDict,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     captions: list[str],
@@ -247,9 +208,6 @@ def draw_captions(
     seed: int,
 ) -> Tensor:
     """Pictures for captions: (captions, 3, height, width) in [-1, 1]."""
-    text_encoder, unet = networks["text_encoder"], networks["unet"]
-    assert isinstance(text_encoder, CLIPTextModel)
-    assert isinstance(unet, UNet2DConditionModel)
     scheduler = build_scheduler(prediction_type)
     model = Model(
         unet,

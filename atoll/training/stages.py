@@ -21,8 +21,9 @@ from atoll.training.export import export_model
 from atoll.training.loop import LoopOptions, Progress
 from atoll.training.model_measure import measure_model
 from atoll.training.pictures import PictureFactory
-from atoll.training.recipe import DataPart, Recipe, ScratchPart, VaePart
-from atoll.training.scratch_training import TextEncoderOptions, UnetOptions, train_from_scratch
+from atoll.training.recipe import DataPart, Recipe, ScratchPart, TextPart, VaePart
+from atoll.training.scratch_training import UnetOptions, train_from_scratch
+from atoll.training.text_training import TextEncoderOptions, train_text_encoder
 from atoll.training.vae_training import VaeOptions, train_vae
 
 CLIP_TOKENIZER = Path(models.__file__).parent / "assets" / "clip_tokenizer"
@@ -51,13 +52,27 @@ def run_vae_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> Auto
     return vae
 
 
+def run_text_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> None:
+    """Train the text encoder and save it."""
+    text_encoder = train_text_encoder(
+        load_pictures(recipe, folder, recipe.scratch),
+        load_tokenizer(),
+        TextEncoderOptions(**recipe.text.model_dump(include=set(TextEncoderOptions.__dataclass_fields__))),
+        build_loop_options(recipe, recipe.text),
+        folder / "text",
+        seed=recipe.seed,
+        on_progress=on_progress,
+    )
+    text_encoder.save_pretrained(folder / "text" / "model")
+
+
 def run_scratch_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> None:
-    """Train text encoder and U-Net and save them."""
-    text_encoder, unet = train_from_scratch(
+    """Train the U-Net and save it."""
+    unet = train_from_scratch(
         load_pictures(recipe, folder, recipe.scratch),
         load_trained_vae(folder),
         load_tokenizer(),
-        TextEncoderOptions(**recipe.text_encoder.model_dump()),
+        load_trained_text_encoder(folder),
         UnetOptions(**recipe.unet.model_dump()),
         build_loop_options(recipe, recipe.scratch),
         folder / "scratch",
@@ -67,18 +82,16 @@ def run_scratch_stage(recipe: Recipe, folder: Path, on_progress: OnProgress) -> 
         seed=recipe.seed,
         on_progress=on_progress,
     )
-    text_encoder.save_pretrained(folder / "scratch" / "text_encoder")
-    unet.save_pretrained(folder / "scratch" / "unet")
+    unet.save_pretrained(folder / "scratch" / "model")
 
 
 def run_export_stage(recipe: Recipe, folder: Path, target: Path) -> None:
     """Write the averaged weights as an fp16 diffusers folder."""
-    if not (folder / "scratch" / "unet" / "config.json").is_file():
-        raise InvalidRequest(f"There is no trained U-Net in {folder}. Train it first: atoll train scratch RECIPE")
+    require_stage(folder, "scratch", "U-Net")
     export_model(
         CLIP_TOKENIZER,
-        CLIPTextModel.from_pretrained(folder / "scratch" / "text_encoder"),
-        UNet2DConditionModel.from_pretrained(folder / "scratch" / "unet"),
+        load_trained_text_encoder(folder),
+        UNet2DConditionModel.from_pretrained(folder / "scratch" / "model"),
         load_trained_vae(folder),
         recipe.scratch.prediction_type,
         load_pictures(recipe, folder, recipe.scratch),
@@ -108,11 +121,22 @@ def load_pictures(recipe: Recipe, folder: Path, placing: DataPart | ScratchPart)
 
 def load_trained_vae(folder: Path) -> AutoencoderKL:
     """The autoencoder that the VAE stage made."""
-    if not (folder / "vae" / "model" / "config.json").is_file():
-        raise InvalidRequest(f"There is no trained VAE in {folder}. Train it first: atoll train vae RECIPE")
+    require_stage(folder, "vae", "VAE")
     return AutoencoderKL.from_pretrained(folder / "vae" / "model").eval()
 
 
-def build_loop_options(recipe: Recipe, part: VaePart | ScratchPart) -> LoopOptions:
+def load_trained_text_encoder(folder: Path) -> CLIPTextModel:
+    """The text encoder that the text stage made."""
+    require_stage(folder, "text", "text encoder")
+    return CLIPTextModel.from_pretrained(folder / "text" / "model").eval()
+
+
+def require_stage(folder: Path, stage: str, what: str) -> None:
+    """Raises: InvalidRequest naming the command that makes what is missing."""
+    if not (folder / stage / "model" / "config.json").is_file():
+        raise InvalidRequest(f"There is no trained {what} in {folder}. Train it first: atoll train {stage} RECIPE")
+
+
+def build_loop_options(recipe: Recipe, part: VaePart | TextPart | ScratchPart) -> LoopOptions:
     names = set(LoopOptions.__dataclass_fields__)
     return LoopOptions(**part.model_dump(include=names), precision=recipe.precision)

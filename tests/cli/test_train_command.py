@@ -10,6 +10,7 @@ from atoll.cli.main import app
 def test_each_stage_names_the_stage_before_it(tmp_path):
     for command, expected in (
         (["vae", "lagoon"], "atoll train data"),
+        (["text", "lagoon"], "atoll train data"),
         (["scratch", "lagoon"], "atoll train data"),
         (["export", "lagoon", "--out", str(tmp_path / "model")], "atoll train scratch"),
     ):

@@ -8,12 +8,13 @@ from atoll.diffusion.sample import sample_latents
 from atoll.diffusion.text import encode_prompt
 from atoll.training.export import export_model
 from atoll.training.loop import LoopOptions
-from atoll.training.scratch_training import TextEncoderOptions, UnetOptions, train_from_scratch
+from atoll.training.scratch_training import UnetOptions, train_from_scratch
 from atoll.training.stages import CLIP_TOKENIZER, load_tokenizer
+from atoll.training.text_training import TextEncoderOptions, build_text_encoder
 from atoll.training.vae_training import VaeOptions, build_vae
 
 TEXT = TextEncoderOptions(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-UNET = UnetOptions((16, 32), 1, ("CrossAttnDownBlock2D", "DownBlock2D"), 2, 8)
+UNET = UnetOptions((16, 32), 1, ("CrossAttnDownBlock2D", "DownBlock2D"), 2, 8, text_in_time_embedding=True)
 VAE = VaeOptions((8, 8, 8, 8), 1, 4, 4, crop_size=32, whole_picture_from=1.0, kl_weight=0, edge_weight=0)
 
 
@@ -24,8 +25,9 @@ def trained(pictures, tmp_path):
     vae, reports = build_vae(VAE, 32).eval(), []
     vae.register_to_config(scaling_factor=1.0)
     loop = LoopOptions(30, 8, 5e-3, warmup_steps=5, ema_decay=0.5, precision="fp32", sample_every=1000, log_every=5)
-    text_encoder, unet = train_from_scratch(
-        pictures, vae, load_tokenizer(), TEXT, UNET, loop, tmp_path / "run",
+    text_encoder = build_text_encoder(TEXT)
+    unet = train_from_scratch(
+        pictures, vae, load_tokenizer(), text_encoder, UNET, loop, tmp_path / "run",
         prediction_type="v_prediction", latents_per_caption=2, conditioning_dropout=0.2, seed=1,
         on_progress=reports.append,
     )  # fmt: skip
