@@ -36,7 +36,7 @@ class EventStream:
     async def follow(self, job_id: str | None = None, *, after: int = 0) -> AsyncIterator[Event]:
         """Events numbered above `after`, then each as it happens; of one job until its last, of all for ever.
 
-        Who falls behind gets every event, but pictures only with the newest step.
+        Who falls behind gets every event, but of the previews only the newest.
         Raises: NotFound.
         """
         has_ended = job_id is not None and (await asyncio.to_thread(self._store.get, job_id)).state.is_terminal
@@ -90,11 +90,8 @@ class EventStream:
 
 
 def _with_newest_previews(page: Sequence[Event]) -> list[Event]:
-    """The page without the previews that a later step of the same job overtakes."""
-    newest = {event.job_id: event.seq for event in page if event.kind is EventKind.STEP}
-    return [
-        replace(event, data={**event.data, "preview": None})
-        if event.kind is EventKind.STEP and newest[event.job_id] != event.seq and event.data.get("preview")
-        else event
-        for event in page
-    ]
+    """The page without the previews that a later preview of the same job overtakes; most steps carry none."""
+    shown = [event for event in page if event.kind is EventKind.STEP and event.data.get("preview")]
+    newest = {event.job_id: event.seq for event in shown}
+    overtaken = {event.seq for event in shown if newest[event.job_id] != event.seq}
+    return [replace(event, data={**event.data, "preview": None}) if event.seq in overtaken else event for event in page]

@@ -76,14 +76,16 @@ def test_who_falls_behind_gets_only_the_newest_preview(store: SqlJobStore) -> No
     claim = store.claim("w")
     assert claim is not None
     store.report(claim.lease, steps(1, 5))
+    # Quick steps carry no preview of their own, and must not take the last one away.
+    store.report(claim.lease, [NewEvent(EventKind.STEP, {"node_id": "1", "step": 6, "total": 99, "preview": None})])
 
-    async def first_seven() -> list[Event]:
+    async def first_eight() -> list[Event]:
         async with aclosing(EventStream(store).follow(job.job_id)) as events:  # type: ignore[type-var]
-            return [await anext(events) for _ in range(7)]
+            return [await anext(events) for _ in range(8)]
 
-    seen = asyncio.run(first_seven())
-    assert [event.data["step"] for event in seen[2:]] == [1, 2, 3, 4, 5]
-    assert [event.data["preview"] for event in seen[2:]] == [None, None, None, None, "jpeg5"]
+    seen = asyncio.run(first_eight())
+    assert [event.data["step"] for event in seen[2:]] == [1, 2, 3, 4, 5, 6]
+    assert [event.data["preview"] for event in seen[2:]] == [None, None, None, None, "jpeg5", None]
 
 
 def test_one_listener_who_takes_nothing_does_not_hold_up_another(store: SqlJobStore) -> None:
