@@ -21,8 +21,9 @@ case "$piece" in
   tests) "$python" -m pytest -m gpu -p no:cacheprovider tests ;;
   timings) within 540 "$python" benchmarks/sampling.py --device cuda ;;
   train)
-    stage=vae
-    [ -f "$folder/vae/model/config.json" ] && stage=scratch
+    for stage in vae text scratch; do
+      [ -f "$folder/$stage/model/config.json" ] || break
+    done
     status=0
     within 540 "${atoll[@]}" train "$stage" lagoon --folder "$folder" --json || status=$?
     case $status in
