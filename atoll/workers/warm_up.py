@@ -31,7 +31,8 @@ def warm_up(registry: Registry, models: LoadedModels, inputs: InputPictures, sto
     try:
         for module in ENGINE:  # first, as it helps whatever model is asked for
             importlib.import_module(module)
-        run_graph(_small_picture(name), registry, ResultCache(0, lambda _: 1), _WarmUpContext(models, inputs))
+        graph = _small_picture(name)
+        run_graph(graph, registry, ResultCache(0, lambda _: 1), _WarmUpContext(graph, models, inputs))
     except Exception as error:
         log.warning("Model %s could not be warmed: %s", name, error)
     else:
@@ -65,9 +66,9 @@ def _small_picture(checkpoint: str) -> Graph:
 class _WarmUpContext:
     """A NodeContext that reports and saves nothing."""
 
-    def __init__(self, models: LoadedModels, inputs: InputPictures) -> None:
+    def __init__(self, graph: Graph, models: LoadedModels, inputs: InputPictures) -> None:
         self.node_id = ""
-        self.graph = Graph()
+        self.graph = graph
         self.extra: Mapping[str, Any] = {}
         self.models = models
         self.inputs = inputs

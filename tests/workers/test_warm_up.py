@@ -32,9 +32,10 @@ def shelf(settings, tiny_checkpoint):
     return ModelShelf.from_settings(settings)
 
 
-def test_a_model_is_loaded_and_used_and_nothing_is_left_behind(store, settings, shelf):
+def test_a_model_is_loaded_and_used_and_nothing_is_left_behind(store, settings, shelf, caplog):
     store.submit(with_checkpoint("tiny"))
     warm_up(core_registry(), shelf, InputFiles(settings.inputs_dir), store)
+    assert "could not be warmed" not in caplog.text
     assert shelf.warm_names() == ["tiny"]
     assert not settings.artifacts_dir.exists() and store.artifacts(kind=None) == []
 
