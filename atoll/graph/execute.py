@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from atoll.graph.cache_key import cache_keys
 from atoll.graph.graph import Graph, Link
-from atoll.graph.node import NodeContext, Registry
+from atoll.graph.node import NodeContext, NodeSpec, Registry
 from atoll.graph.order import execution_order, output_nodes, read_links
 
 NodeState = Literal["cached", "running", "done"]
 OnNode = Callable[[str, NodeState], None]
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list on a link. A node that does not take lists runs once for each value; a shorter list repeats its last."""
+
+    values: tuple[Any, ...]
 
 
 def ignore_node(node_id: str, state: NodeState) -> None:
@@ -120,9 +129,31 @@ def _run_node(
         if input_spec.name in node.inputs:
             value = node.inputs[input_spec.name]
             arguments[input_spec.name] = results[value.node_id][value.slot] if isinstance(value, Link) else value
-    if spec.context_parameter:
-        arguments[spec.context_parameter] = context
-    returned = spec.function(**arguments)
+    run = partial(spec.function, **{spec.context_parameter: context}) if spec.context_parameter else spec.function
+    if spec.takes_lists:
+        return _outputs(spec, run(**{name: _as_list(value) for name, value in arguments.items()}))
+    lists = [value.values for value in arguments.values() if isinstance(value, Many)]
+    if not lists:
+        return _outputs(spec, run(**arguments))
+    rounds = []
+    for turn in range(max(map(len, lists))):
+        each = {
+            name: value.values[min(turn, len(value.values) - 1)] if isinstance(value, Many) else value
+            for name, value in arguments.items()
+        }
+        rounds.append(_outputs(spec, run(**each)))
+    return tuple(Many(tuple(item for one in slot for item in _as_list(one))) for slot in zip(*rounds, strict=True))
+
+
+def _outputs(spec: NodeSpec, returned: Any) -> tuple[Any, ...]:
+    """What a function returned, one value for each output."""
     if not spec.outputs:
         return ()
-    return returned if len(spec.outputs) > 1 else (returned,)
+    values = returned if len(spec.outputs) > 1 else (returned,)
+    return tuple(
+        Many(tuple(value)) if output.is_list else value for output, value in zip(spec.outputs, values, strict=True)
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value.values) if isinstance(value, Many) else [value]

@@ -82,7 +82,7 @@ class Choices(Protocol):
     """Names of files that exist now, for the fields that choose one."""
 
     def names(self, kind: str) -> Sequence[str]:
-        """Of `kind`: checkpoints, vae, text_encoders, diffusion_models or inputs."""
+        """Of `kind`: checkpoints, vae, text_encoders, diffusion_models, inputs or latents."""
 
     def has(self, kind: str, name: str) -> bool:
         """Whether `name` can be used, which may be true of more than is listed."""
@@ -105,8 +105,9 @@ class Range:
     min: float
     max: float
     step: float | None = None
-    round: float | None = None
+    round: float | Literal[False] | None = None
     control_after_generate: bool = False
+    display: str | None = None  # how an editor shows it: "color"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class OneFile:
 
     kind: str
     image_upload: bool = False
+    folder: str | None = None  # where an editor looks for pictures, if not among the uploaded ones
+    remote: Mapping[str, Any] | None = None  # an editor asks there for the names, instead of being told here
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
+    """is_list: gives a list of such values, each of which later nodes take by itself."""
+
     type: str
     name: str
+    is_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,11 @@ class NodeSpec:
     check: FieldCheck | None
     fingerprint: Fingerprint | None
     context_parameter: str | None
+    untitled: bool = False
+    schema: Literal["v1", "v3"] = "v1"
+    deprecated: bool = False
+    experimental: bool = False
+    takes_lists: bool = False
 
     def input(self, name: str) -> InputSpec | None:
         return next((spec for spec in self.inputs if spec.name == name), None)
@@ -206,6 +217,12 @@ def node(
     hidden: Mapping[str, str] | None = None,
     check: FieldCheck | None = None,
     fingerprint: Fingerprint | None = None,
+    untitled: bool = False,
+    schema: Literal["v1", "v3"] = "v1",
+    deprecated: bool = False,
+    experimental: bool = False,
+    takes_lists: bool = False,
+    gives_lists: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare a function as the node `class_type`.
 
@@ -218,6 +235,10 @@ def node(
         hidden: inputs that ComfyUI lists as hidden; the function reads them from its context.
         check: fields -> (field, sentence) for each thing wrong that no single range can say.
         fingerprint: (context, fields) -> what the cache key must hold beside the fields, such as a file's identity.
+        untitled: editors are told no title and show the class type; `title` is for sentences.
+        schema: in which of ComfyUI's two forms GET /object_info shows it.
+        takes_lists: sockets and fields arrive as lists of all values, where else the node runs once for each.
+        gives_lists: each output is a list of values.
     """
 
     def declare(function: Function) -> Function:
@@ -241,13 +262,20 @@ def node(
             category=category,
             description=inspect.getdoc(function) or "",
             inputs=tuple(inputs[name] for name in names),
-            outputs=tuple(OutputSpec(type_, name) for type_, name in zip(types, output_names or types, strict=True)),
+            outputs=tuple(
+                OutputSpec(type_, name, gives_lists) for type_, name in zip(types, output_names or types, strict=True)
+            ),
             is_output=is_output,
             cached=cached and not is_output,
             hidden=dict(hidden or {}),
             check=check,
             fingerprint=fingerprint,
             context_parameter=context_parameter,
+            untitled=untitled,
+            schema=schema,
+            deprecated=deprecated,
+            experimental=experimental,
+            takes_lists=takes_lists,
         )
         return function
 

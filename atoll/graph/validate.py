@@ -196,7 +196,7 @@ class _Place:
         )
 
     def config(self) -> list[Any]:
-        return input_config(self.item, self.choices)
+        return input_config(self.item, self.choices, self.spec.schema)
 
     def unconvertible(self, value: object, why: str, sentence: str) -> GraphFault:
         message = f"Failed to convert an input value to a {self.item.type} value"
@@ -255,7 +255,7 @@ def _missing_node_fault(place: _Place, link: Link, graph: Graph, registry: Regis
                 )
                 extra_info = {
                     "input_name": name,
-                    "input_config": input_config(item, place.choices),
+                    "input_config": input_config(item, place.choices, spec.schema),
                     "exception_type": "KeyError",
                     "linked_node": list(read),
                 }
