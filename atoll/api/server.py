@@ -55,6 +55,8 @@ def create_app(settings: Settings, *, worker: bool = True, add_pages: AddPages |
 
             executor = ProcessExecutor(settings, services.store, on_news=services.notify)
             app.state.executor, services.wake_worker = executor, executor.wake
+            services.free_worker = lambda models: executor.free_memory(models=models)
+            services.worker_device = executor.device
             executor.start()
         try:
             yield

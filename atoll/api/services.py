@@ -28,9 +28,11 @@ from atoll.artifacts.thumbnail import thumbnail_of
 from atoll.errors import AtollError, InvalidRequest, NotFound
 from atoll.graph.graph import Graph
 from atoll.graph.object_info import node_info, object_info
-from atoll.graph.validate import validate_graph
+from atoll.graph.ui_form import is_ui_format
+from atoll.graph.ui_format import api_form
+from atoll.graph.validate import Validation, validate_graph
 from atoll.jobs.events import Event
-from atoll.jobs.job import Job, JobArtifact, JobState
+from atoll.jobs.job import Job, JobArtifact, JobHead, JobState
 from atoll.jobs.sql_store import SqlJobStore
 from atoll.models.catalogue import BUILT_IN_MODEL, ModelCatalogue
 from atoll.nodes.registry import core_registry
@@ -55,7 +57,9 @@ class StudioServices:
         self.registry = core_registry()
         self._choices = FileChoices(self.catalogue, self.inputs)
         self._stream = EventStream(self.store)
-        self.wake_worker: Callable[[], None] = _ignore  # set by the server
+        self.wake_worker: Callable[[], None] = _ignore  # these three are set by the server
+        self.free_worker: Callable[[bool], None] = _ignore
+        self.worker_device: Callable[[], dict[str, Any] | None] = _ignore
 
     def close(self) -> None:
         self.store.close()
@@ -93,13 +97,38 @@ class StudioServices:
         owner: str = "local",
         job_id: str | None = None,
     ) -> Job:
-        """Store a job for a graph in ComfyUI's API form; durable on return.
+        """Store a job for a workflow in ComfyUI's API form, or as its editor saves it; durable on return.
+
+        What the editor saved is kept in `job.extra["workflow"]`, and travels in the pictures.
 
         Raises: InvalidGraph with every fault.
         """
-        valid = validate_graph(graph, self.registry, self._choices).strict()
+        if is_ui_format(graph):
+            extra = {"workflow": graph, **(extra or {})}
+        graph = api_form(graph, self.registry)
+        valid = self.judge_graph(graph).strict()
+        return self.submit_valid_graph(valid, priority=priority, extra=extra, owner=owner, job_id=job_id)
+
+    def judge_graph(self, graph: object) -> Validation:
+        """What is wrong with a graph in API form, and what of it could run. Raises nothing."""
+        return validate_graph(graph, self.registry, self._choices)
+
+    def submit_valid_graph(
+        self,
+        graph: Graph,
+        *,
+        priority: int = 0,
+        extra: dict[str, Any] | None = None,
+        owner: str = "local",
+        job_id: str | None = None,
+    ) -> Job:
+        """Store a job for what `judge_graph` gave back; durable on return.
+
+        extra: "workflow" and what else pictures shall carry; under DOOR_NOTES what a door keeps for itself.
+        Raises: InvalidRequest "job_exists" when `job_id` is another graph's.
+        """
         job = self.store.submit(
-            valid.to_api(),
+            graph.to_api(),
             owner=owner,
             priority=priority,
             extra=extra,
@@ -116,6 +145,10 @@ class StudioServices:
         self._stream.notify()
         return job
 
+    def free_memory(self, *, models: bool) -> None:
+        """Let the worker forget remembered results, and the loaded models if so asked, before its next task."""
+        self.free_worker(models)
+
     # --- looking
 
     def job(self, job_id: str) -> Job:
@@ -126,6 +159,16 @@ class StudioServices:
     ) -> list[Job]:
         """Newest first; `before` is the `number` of the last job of the page before."""
         return self.store.jobs(states=states, limit=limit, before=before)
+
+    def job_heads(
+        self, *, states: Collection[JobState] | None = None, offset: int = 0, limit: int = 50
+    ) -> list[JobHead]:
+        """Jobs without their graphs, newest first."""
+        return self.store.heads(states=states, offset=offset, limit=limit)
+
+    def job_counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        return self.store.counts()
 
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs run before this one; None if it is not queued."""
@@ -159,6 +202,13 @@ class StudioServices:
     def artifact(self, sha256: str) -> JobArtifact:
         return self.store.artifact(sha256)
 
+    def artifact_by_number(self, number: int) -> JobArtifact:
+        """Raises: NotFound."""
+        found = self.store.artifacts(kind=None, before=number + 1, limit=1)
+        if not found or found[0].number != number:
+            raise NotFound(f"There is no artifact of number {number}.")
+        return found[0]
+
     def artifact_path(self, sha256: str) -> Path:
         self.store.artifact(sha256)
         return self.artifact_files.path(sha256)
@@ -174,12 +224,13 @@ class StudioServices:
 
     # --- inputs
 
-    def save_input(self, filename: str, content: BinaryIO) -> str:
+    def save_input(self, filename: str, content: BinaryIO, *, overwrite: bool = False) -> str:
         """Keep an uploaded picture or mask; returns the name it is known by. Equal content keeps its name.
 
+        overwrite: take the place of another picture of that name, rather than a number beside it.
         Raises: InvalidRequest if it is no picture or too big.
         """
-        return self.inputs.save_upload(filename, content.read(MAX_UPLOAD_BYTES + 1))
+        return self.inputs.save_upload(filename, content.read(MAX_UPLOAD_BYTES + 1), overwrite=overwrite)
 
     def input_path(self, name: str) -> Path:
         return self.inputs.path(name)
@@ -204,6 +255,10 @@ class StudioServices:
         if spec is None:
             raise NotFound(f'There is no node "{class_type}".')
         return {class_type: node_info(spec, self._choices)}
+
+    def device(self) -> dict[str, Any] | None:
+        """The worker's device: name, type, index, and memory in bytes; None until a worker has told."""
+        return self.worker_device()
 
     # --- inside
 
@@ -260,8 +315,8 @@ def request_of(job: Job) -> ImageRequest | None:
         return None
 
 
-def _ignore() -> None:
-    """The worker, if there is one, looks by itself now and then."""
+def _ignore(*_: object) -> None:
+    """There is no worker to tell, or it looks by itself now and then."""
 
 
 def picture_size(path: Path, name: str) -> tuple[int, int]:

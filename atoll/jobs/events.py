@@ -10,6 +10,7 @@ from typing import Any
 class EventKind(StrEnum):
     QUEUED = "queued"  # {priority}
     RUNNING = "running"  # {worker, attempt}
+    CACHED = "cached"  # {node_ids}: results of these are taken from what the worker remembers
     NODE = "node"  # {node_id, class_type}: this node computes now
     STEP = "step"  # {node_id, step, total, preview}: step k of n is done; preview is a JPEG in base64 or None
     ARTIFACT = "artifact"  # the artifact's fields

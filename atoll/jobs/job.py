@@ -9,6 +9,7 @@ from typing import Any
 from atoll.artifacts.artifact import Artifact
 
 MAX_WORKER_DEATHS = 3  # a task that took down so many workers is not given to another one
+DOOR_NOTES = "door"  # in Job.extra: what a door keeps with the job for itself; pictures do not carry it
 
 
 class JobState(StrEnum):
@@ -59,6 +60,19 @@ class Job:
     started_at: float | None = None  # of the last attempt
     finished_at: float | None = None
     failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class JobHead:
+    """A job without its graph: enough to list it. Times as for `Job`."""
+
+    job_id: str
+    number: int
+    priority: int
+    state: JobState
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from atoll.jobs.job import (
     Failure,
     Job,
     JobArtifact,
+    JobHead,
     JobState,
     Lease,
     Outcome,
@@ -177,6 +178,19 @@ class SqlJobStore:
             query = query.where(jobs.c.number < before)
         with self._transaction(self._readers) as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
+
+    def heads(
+        self, *, states: Collection[JobState] | None = None, owner: str | None = None, offset: int = 0, limit: int = 50
+    ) -> list[JobHead]:
+        columns = [jobs.c[field.name] for field in fields(JobHead)]
+        query = select(*columns).order_by(jobs.c.number.desc()).offset(offset).limit(limit)
+        if states is not None:
+            query = query.where(jobs.c.state.in_(list(states)))
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        with self._transaction(self._readers) as connection:
+            rows = connection.execute(query).mappings().all()
+        return [JobHead(**{**row, "state": JobState(row["state"])}) for row in rows]
 
     def counts(self) -> dict[JobState, int]:
         with self._transaction(self._readers) as connection:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from atoll.jobs.events import Event, NewEvent
-from atoll.jobs.job import Claim, Job, JobArtifact, JobState, Lease, Outcome
+from atoll.jobs.job import Claim, Job, JobArtifact, JobHead, JobState, Lease, Outcome
 
 
 class JobStore(Protocol):
@@ -48,6 +48,11 @@ class JobStore(Protocol):
         limit: int = 50,
     ) -> list[Job]:
         """Newest first; `before` is the `number` of the last job seen."""
+
+    def heads(
+        self, *, states: Collection[JobState] | None = None, owner: str | None = None, offset: int = 0, limit: int = 50
+    ) -> list[JobHead]:
+        """Newest first, after `offset` of them; reads no graphs, so thousands cost little."""
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state; every state is named."""

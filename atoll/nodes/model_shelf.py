@@ -102,6 +102,10 @@ class ModelShelf:
         """What is loaded now, the least recently used first."""
         return [name for _, name, _ in self._warm]
 
+    def clear(self) -> None:
+        """Let go of all; what is wanted next is loaded again."""
+        self._warm.clear()
+
     def _get(self, kind: str, name: str, device: str, load: Callable[..., Part]) -> Part:
         key = (kind, name, device)
         identity = self.fingerprint(kind, name)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 from atoll.errors import AtollError
 from atoll.jobs.store import JobStore
@@ -53,6 +53,7 @@ class ProcessExecutor:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._condition = "the worker has not been started"
+        self._device: dict[str, Any] | None = None
         self._heard_at = 0.0
         self._threads = [
             threading.Thread(target=self._keep_running, name="atoll-executor", daemon=True),
@@ -66,13 +67,24 @@ class ProcessExecutor:
 
     def wake(self) -> None:
         """There is a new job, or one was cancelled. Costs some microseconds; from any thread."""
+        self._say("\n")
+
+    def _say(self, line: str) -> None:
         with self._lock:
             if self._process is not None and self._process.stdin is not None:
                 try:
-                    self._process.stdin.write("\n")
+                    self._process.stdin.write(line)
                     self._process.stdin.flush()
                 except (OSError, ValueError):  # it just died; the next one looks by itself
                     pass
+
+    def free_memory(self, *, models: bool) -> None:
+        """Let the worker forget, after the task at hand, what it only keeps to save time. From any thread."""
+        self._say("free models\n" if models else "free results\n")
+
+    def device(self) -> dict[str, Any] | None:
+        """The worker's device as it last told (see `device_report`); None before it did."""
+        return self._device
 
     def condition(self) -> str:
         """ "ok", or in words why no worker is up."""
@@ -158,6 +170,8 @@ class ProcessExecutor:
             self._condition = "another worker is using this home and device; waiting for it to end"
         elif line.startswith("news"):
             self._on_news()
+        elif line.startswith("device "):
+            self._device = json.loads(line.removeprefix("device "))
 
     def _watch(self) -> None:
         """Replace a worker that lives but says nothing; release what others left."""

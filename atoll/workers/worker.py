@@ -27,7 +27,7 @@ from atoll.graph.execute import NodeState, ResultCache, run_graph
 from atoll.graph.graph import Graph
 from atoll.graph.node import LoadedModels, Registry
 from atoll.jobs.events import EventKind, NewEvent
-from atoll.jobs.job import Claim, JobState, Outcome
+from atoll.jobs.job import DOOR_NOTES, Claim, JobState, Outcome
 from atoll.jobs.store import JobStore
 from atoll.settings import Settings
 from atoll.workers.event_writer import EventWriter
@@ -87,6 +87,7 @@ class Worker:
         self._cache = ResultCache(RESULT_CACHE_BYTES, size_in_bytes)
         self._wake = threading.Event()
         self._stopping = False
+        self._asked_to_free: set[str] = set()
         files = ArtifactFiles(settings.artifacts_dir)
         self.inputs = InputFiles(settings.inputs_dir, files)
         self._events = EventWriter(store, on_news)
@@ -104,6 +105,7 @@ class Worker:
         """Run tasks until `stop`. Raises: DeviceFault, after giving the task back."""
         while not self._stopping:
             self._wake.clear()
+            self._free_what_was_asked()
             try:
                 if not self.run_next():
                     self._wake.wait(IDLE_LOOK_S)
@@ -125,6 +127,13 @@ class Worker:
         """There may be a new task, or one may have been cancelled. From any thread."""
         self._wake.set()
         self._leases.look()
+
+    def free_memory(self, *, models: bool) -> None:
+        """Between two tasks, let go of remembered results, and of the loaded models if so asked. From any thread."""
+        self._asked_to_free.add("results")
+        if models:
+            self._asked_to_free.add("models")
+        self._wake.set()
 
     def stop(self, reason: str) -> None:
         """Give back every task that is not recorded, at once, so that others can run it. From any thread."""
@@ -174,9 +183,16 @@ class Worker:
             run.computing = False
         self._finisher.end(run, outcome)
 
-    def _free_memory(self) -> None:
-        """Let go of what is only kept to save time; models stay warm."""
+    def _free_what_was_asked(self) -> None:
+        asked, self._asked_to_free = self._asked_to_free, set()
+        if asked:
+            self._free_memory(models="models" in asked)
+
+    def _free_memory(self, *, models: bool = False) -> None:
+        """Let go of what is only kept to save time: results, and models if so asked."""
         self._cache.clear()
+        if models and "models" in vars(self):  # else none was ever loaded
+            self.models.clear()
         gc.collect()
         if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -192,7 +208,7 @@ class _Context:
     def __init__(self, worker: Worker, run: Run, events: EventWriter, finisher: Finisher) -> None:
         self.node_id = ""
         self.graph = Graph()
-        self.extra: Mapping[str, Any] = run.job.extra
+        self.extra: Mapping[str, Any] = {key: run.job.extra[key] for key in run.job.extra if key != DOOR_NOTES}
         self.inputs = worker.inputs
         self.place = ""  # " at step 3 of 30": where a failure happened
         self._worker = worker
@@ -200,6 +216,7 @@ class _Context:
         self._events = events
         self._finisher = finisher
         self._saved: Counter[str] = Counter()
+        self._cached: list[str] = []
         self._previewed_at = float("-inf")
 
     @property
@@ -208,8 +225,13 @@ class _Context:
 
     def on_node(self, node_id: str, state: NodeState) -> None:
         self._run.check()
+        if state == "cached":
+            self._cached.append(node_id)
         if state == "running":
             self.place = ""
+            if self._cached:  # all of them are known before the first one runs
+                self._events.tell(self._run, NewEvent(EventKind.CACHED, {"node_ids": self._cached}))
+                self._cached = []
             node = {"node_id": node_id, "class_type": self.graph.nodes[node_id].class_type}
             self._events.tell(self._run, NewEvent(EventKind.NODE, node))
 

@@ -1,7 +1,8 @@
 """`python -m atoll.workers.worker_process`: a worker in a process of its own, started by a `ProcessExecutor`.
 
 stdin: the settings as one line of JSON, then any line to wake it; its end means that the parent is gone, however that
-happened. stdout: lines of news: `waiting` for the lock, `ready`, `alive`, `news <job id>`. stderr: the log.
+happened; `free results` or `free models` lets it forget. stdout: lines of news: `waiting` for the lock, `ready`,
+`alive`, `news <job id>`, `device <JSON>`. stderr: the log.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import json
 import logging
 import os
 import signal
@@ -21,6 +23,7 @@ from typing import IO
 from atoll.graph.node import Registry
 from atoll.jobs.sql_store import SqlJobStore
 from atoll.settings import Settings
+from atoll.workers.device_report import device_report
 from atoll.workers.presence import WorkerLock, release_dead_workers
 from atoll.workers.warm_up import warm_up
 from atoll.workers.worker import DeviceFault, Worker
@@ -51,8 +54,10 @@ class Link:
             pass
 
     def listen(self) -> None:
-        for _ in self._commands:
+        for line in self._commands:
             if self.worker is not None:
+                if line.startswith("free"):
+                    self.worker.free_memory(models=line.strip() == "free models")
                 self.worker.wake()
         self.leave("the studio closed")
 
@@ -84,11 +89,12 @@ def main() -> None:
         store,
         load_registry(nodes),
         on_news=lambda job_id: link.say(f"news {job_id}"),
-        on_beat=_beat(link),
+        on_beat=_beat(link, settings.device),
     )
     link.worker = worker
     if nodes == NODES:
         warm_up(worker.registry, worker.models, worker.inputs, store)
+    _tell_device(link, settings.device)
     link.say("ready")
     try:
         worker.serve()
@@ -133,13 +139,20 @@ def _leave_on_signals(link: Link) -> None:
     threading.Thread(target=wait, name="atoll-signals", daemon=True).start()
 
 
-def _beat(link: Link) -> Callable[[], None]:
+def _beat(link: Link, device: str) -> Callable[[], None]:
     def beat() -> None:
         faulthandler.dump_traceback_later(STUCK_S, exit=True)  # needs no Python to fire
         link.say("alive")
+        if "torch" in sys.modules and link.worker is not None:
+            _tell_device(link, device)
 
     beat()
     return beat
+
+
+def _tell_device(link: Link, device: str) -> None:
+    if report := device_report(device):
+        link.say(f"device {json.dumps(report)}")
 
 
 if __name__ == "__main__":
