@@ -55,7 +55,7 @@ class ImageRequest(BaseModel):
     seed: int = Field(-1, ge=-1, le=BIGGEST_SEED, description="-1 draws one; the real one is written in the graph.")
     init_image: str | None = Field(None, description="Name of an uploaded input to start from (img2img, inpainting).")
     denoising_strength: float = Field(
-        0.75, ge=0, le=1, allow_inf_nan=False, description="With a start image: 0 gives it back, 1 forgets it."
+        0.75, ge=0, le=1, allow_inf_nan=False, description="With a start image: 0 gives it back, 1 keeps next to nothing."
     )
     mask_image: str | None = Field(
         None, description="Name of an uploaded mask: white is painted anew. The start image's own name: its alpha."
@@ -223,8 +223,8 @@ def graph_from_image_request(
         vae = graph.add("VAELoader", vae_name=request.vae)[0]
     if request.clip_skip > 1:
         clip = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip)[0]
-    positive = graph.add("CLIPTextEncode", text=request.prompt, clip=clip)[0]
-    negative = graph.add("CLIPTextEncode", text=request.negative_prompt, clip=clip)[0]
+    positive = graph.add("AtollTextEncode", text=request.prompt, clip=clip)[0]
+    negative = graph.add("AtollTextEncode", text=request.negative_prompt, clip=clip)[0]
 
     masked: MaskedPicture | None = None
     if start is None:

@@ -7,7 +7,8 @@ What denoising_strength means depends on the family of the schedule (`sigmas.py`
 - with ComfyUI's schedules `num_inference_steps` steps are made in any case, from a lower sigma;
 - with diffusers_* schedules int(num_inference_steps * denoising_strength) of them are made.
 
-In both, 1 starts from pure noise, whatever the latents hold, so that it equals txt2img; 0 gives the latents back.
+With 1 the first adds full noise to the latents, of which next to nothing stays, as in ComfyUI; the second starts from pure
+noise, whatever the latents hold. In both, zeros are a picture from nothing, and 0 gives the latents back.
 
 To equal diffusers' pipelines: sampler ddim or pndm with schedule diffusers_leading, euler or lms with
 diffusers_linspace, each the spacing that its scheduler class has by default. (Not pndm with a network that predicts v:
@@ -29,7 +30,7 @@ from atoll.diffusion.denoiser import Denoiser, OnStep
 from atoll.diffusion.guidance import InpaintStart, build_denoiser, check_guidance_scale
 from atoll.diffusion.inpaint import hold_outside_mask, mask_for_latents
 from atoll.diffusion.model import Model
-from atoll.diffusion.noise import NoiseRule, check_seed, draw_start_noise
+from atoll.diffusion.noise import NoiseRule, Variation, check_seed, draw_start_noise
 from atoll.diffusion.samplers import find_sampler, run_sampler
 from atoll.diffusion.samplers_diffusers import pndm_calls, sample_lms_as_diffusers, sample_pndm_as_diffusers
 from atoll.diffusion.sigmas import (
@@ -61,6 +62,7 @@ class Walk:
     start_scale: what unit noise is multiplied with at its start: the sigma there, or `full_scale` of it.
     final_scale: what the result is divided by.
     as_diffusers: diffusers' ways of timesteps and masks.
+    forgets: its start holds nothing of the latents.
     """
 
     run: RunWalk
@@ -68,6 +70,7 @@ class Walk:
     start_scale: float
     final_scale: float = 1.0
     as_diffusers: bool = False
+    forgets: bool = False
 
 
 def full_scale(sigma: float) -> float:
@@ -94,6 +97,7 @@ def sample_latents(
     return_with_leftover_noise: bool = False,
     batch_index: Sequence[int] | None = None,
     noise_rule: NoiseRule = "batch",
+    variation: Variation | None = None,
     on_step: OnSampleStep = ignore_sample_step,
 ) -> Tensor:
     """Denoise a batch of latents.
@@ -109,6 +113,7 @@ def sample_latents(
         return_with_leftover_noise: after end_at_step leave the noise of that step in; otherwise that step goes to 0.
         batch_index: which pictures of a larger batch these are.
         noise_rule: what a seed means for a batch.
+        variation: of each picture's noise, under the "per_image" rule.
 
     Returns: float32, shape and device of `latents`.
 
@@ -128,7 +133,7 @@ def sample_latents(
         keep_leftover=return_with_leftover_noise,
         seed=seed,
         noise_rule=noise_rule,
-        batch_index=batch_index,
+        batch_index=[0] * len(latents) if variation is not None and variation.strength > 0 else batch_index,
     )
     if walk is None:
         return latents.clone()
@@ -136,8 +141,10 @@ def sample_latents(
     clean = latents.to(model.device, torch.float32) * model.scaling_factor
     noise = torch.zeros_like(clean)
     if add_noise:
-        noise = draw_start_noise(clean.shape, seed, rule=noise_rule, batch_index=batch_index).to(model.device)
-    from_nothing = add_noise and denoising_strength == 1 and first == 0
+        noise = draw_start_noise(
+            clean.shape, seed, rule=noise_rule, batch_index=batch_index, variation=variation
+        ).to(model.device)
+    from_nothing = add_noise and denoising_strength == 1 and walk.forgets
     start = noise * walk.start_scale if from_nothing else clean + noise * walk.start_scale
 
     mask = None if noise_mask is None else mask_for_latents(noise_mask, clean)
@@ -151,28 +158,37 @@ def sample_latents(
     )
     if mask is not None:
         denoise = hold_outside_mask(denoise, mask, clean, noise, from_second_call=walk.as_diffusers)
+    reached = walk_to_end(model, walk.run, denoise, start, walk.total, on_step)
+    result = (reached / walk.final_scale / model.scaling_factor).to(latents.device)
+    if mask is not None and not return_with_leftover_noise:
+        result = torch.where((mask == 0).to(latents.device), latents.float(), result)
+    return result
 
+
+def walk_to_end(
+    model: Model, run: RunWalk, denoise: Denoiser, start: Tensor, total: int, on_step: OnSampleStep
+) -> Tensor:
+    """Run a walk, tell of its steps, and put running out of memory into words.
+
+    Raises: OutOfMemory, and whatever the walk raises.
+    """
     reached = 0
 
     def tell(step: int, denoised: Tensor) -> None:
         nonlocal reached
         reached = step + 1
-        on_step(reached, walk.total, denoised / model.scaling_factor)
+        on_step(reached, total, denoised / model.scaling_factor)
 
     try:
         with torch.no_grad():
-            result = walk.run(denoise, start, tell) / walk.final_scale
+            return run(denoise, start, tell)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"The {model.device.type} device ran out of memory at step {reached + 1} of {walk.total}, with a batch of "
-            f"{len(clean)} at {clean.shape[-1] * 8}x{clean.shape[-2] * 8}. Try a smaller batch or a smaller picture."
+            f"The {model.device.type} device ran out of memory at step {reached + 1} of {total}, with a batch of "
+            f"{len(start)} at {start.shape[-1] * 8}x{start.shape[-2] * 8}. Try a smaller batch or a smaller picture."
         ) from error
-    result = (result / model.scaling_factor).to(latents.device)
-    if mask is not None and not return_with_leftover_noise:
-        result = torch.where((mask == 0).to(latents.device), latents.float(), result)
-    return result
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -243,13 +259,14 @@ def plan_walk(
     sigmas = torch.unique_consecutive(sigmas)
     if len(sigmas) < 2:
         return None
+    return Walk(run=partial(run, sigmas), total=len(sigmas) - 1, start_scale=start_scale(noise_schedule, sigmas))
+
+
+def start_scale(noise_schedule: NoiseSchedule, sigmas: Tensor) -> float:
+    """What unit noise is multiplied with before a walk down these sigmas: at the top there is nothing but noise."""
     start = float(sigmas[0])
     is_full = start > noise_schedule.sigma_max or math.isclose(start, noise_schedule.sigma_max, rel_tol=1e-5)
-    return Walk(
-        run=partial(run, sigmas),
-        total=len(sigmas) - 1,
-        start_scale=full_scale(start) if is_full else start,
-    )
+    return full_scale(start) if is_full else start
 
 
 def plan_diffusers_walk(
@@ -289,6 +306,7 @@ def plan_diffusers_walk(
         start_scale=full_scale(start) if is_full else start,
         final_scale=full_scale(float(sigmas[-1])) if keeps_variance and not cuts_short else 1.0,
         as_diffusers=True,
+        forgets=first == 0,
     )
 
 

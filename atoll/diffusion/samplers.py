@@ -51,6 +51,28 @@ class Sampler:
     noise: Literal["none", "independent", "brownian"] = "none"
     drop_penultimate: bool = False
 
+    def walk(
+        self,
+        denoise: Denoiser,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        seed: int,
+        noise_rule: NoiseRule = "batch",
+        batch_index: Sequence[int] | None = None,
+        on_step: OnStep = ignore_step,
+    ) -> Tensor:
+        """As `run_sampler`."""
+        if len(sigmas) < 2:
+            return latents
+        if self.noise == "none":
+            return self.sample(denoise, latents, sigmas, on_step)
+        if self.noise == "brownian":
+            draw_noise = brownian_noise(latents, sigmas, seed, rule=noise_rule, batch_index=batch_index)
+        else:
+            draw_noise = independent_noise(latents, seed, rule=noise_rule, batch_index=batch_index)
+        return self.sample(denoise, latents, sigmas, draw_noise, on_step)
+
 
 # The *_gpu names stand in many workflows. Elsewhere they draw their noise on the GPU; here hosts must agree.
 SAMPLERS: dict[str, Sampler] = {
@@ -106,13 +128,6 @@ def run_sampler(
 
     Returns: latents at sigmas[-1]; the input if there is no step to make.
     """
-    sampler = find_sampler(name)
-    if len(sigmas) < 2:
-        return latents
-    if sampler.noise == "none":
-        return sampler.sample(denoise, latents, sigmas, on_step)
-    if sampler.noise == "brownian":
-        draw_noise = brownian_noise(latents, sigmas, seed, rule=noise_rule, batch_index=batch_index)
-    else:
-        draw_noise = independent_noise(latents, seed, rule=noise_rule, batch_index=batch_index)
-    return sampler.sample(denoise, latents, sigmas, draw_noise, on_step)
+    return find_sampler(name).walk(
+        denoise, latents, sigmas, seed=seed, noise_rule=noise_rule, batch_index=batch_index, on_step=on_step
+    )

@@ -43,8 +43,10 @@ def linear_multistep_weights(nodes: Sequence[float], start: float, end: float) -
     return weights
 
 
-def sample_lms(denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: OnStep = ignore_step) -> Tensor:
-    """Linear multistep of order 4 on the probability-flow ODE, exact for the uneven steps in sigma."""
+def sample_lms(
+    denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: OnStep = ignore_step, *, order: int = 4
+) -> Tensor:
+    """Linear multistep of that order on the probability-flow ODE, exact for the uneven steps in sigma."""
     levels = [float(sigma) for sigma in sigmas]
     slopes: list[Tensor] = []  # newest first
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -53,7 +55,7 @@ def sample_lms(denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: OnSt
         if sigma_next == 0:
             latents = denoised
             continue
-        slopes = [slope_of(latents, sigma, denoised), *slopes][:4]
+        slopes = [slope_of(latents, sigma, denoised), *slopes][:order]
         nodes = [levels[step - back] for back in range(len(slopes))]
         latents = latents + weighted_sum(linear_multistep_weights(nodes, levels[step], levels[step + 1]), slopes)
     return latents

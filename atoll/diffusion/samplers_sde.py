@@ -15,25 +15,39 @@ from atoll.diffusion.samplers_singlestep import hold_estimate, log_midpoint, slo
 
 
 def sample_dpmpp_sde(
-    denoise: Denoiser, latents: Tensor, sigmas: Tensor, draw_noise: DrawNoise, on_step: OnStep = ignore_step
+    denoise: Denoiser,
+    latents: Tensor,
+    sigmas: Tensor,
+    draw_noise: DrawNoise,
+    on_step: OnStep = ignore_step,
+    *,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r: float = 0.5,
 ) -> Tensor:
     """Stochastic DPM-Solver++ in single steps; two calls of the network in each step but the last.
 
-    Source: k-diffusion's reading of Lu et al. 2022, arXiv:2211.01095, with r = 1/2 and ancestral noise (eta = 1).
+    Args:
+        eta: how much of the noise is fresh. s_noise: what that is multiplied with.
+        r: where within a step, in log sigma, the second call is made.
+
+    Source: k-diffusion's reading of Lu et al. 2022, arXiv:2211.01095.
     """
+    second = 1 / (2 * r)  # the second estimate's weight; with r = 1/2 the first has none
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(latents, sigma)
         on_step(step, denoised)
         if sigma_next == 0:
             latents = latents + slope_of(latents, sigma, denoised) * (sigma_next - sigma)
             continue
-        middle = log_midpoint(sigma, sigma_next)
-        sigma_down, sigma_up = split_ancestral_step(sigma, middle)
-        half_way = hold_estimate(denoised, latents, sigma_down / sigma) + draw_noise(sigma, middle) * sigma_up
-        # With r = 1/2 the first estimate's weight 1 - 1/(2r) is none.
-        denoised = denoise(half_way, middle)
-        sigma_down, sigma_up = split_ancestral_step(sigma, sigma_next)
-        latents = hold_estimate(denoised, latents, sigma_down / sigma) + draw_noise(sigma, sigma_next) * sigma_up
+        middle = log_midpoint(sigma, sigma_next) if r == 0.5 else sigma * (sigma_next / sigma) ** r
+        sigma_down, sigma_up = split_ancestral_step(sigma, middle, eta)
+        half_way = hold_estimate(denoised, latents, sigma_down / sigma)
+        half_way = half_way + draw_noise(sigma, middle) * (s_noise * sigma_up)
+        denoised = (1 - second) * denoised + second * denoise(half_way, middle) if r != 0.5 else denoise(half_way, middle)
+        sigma_down, sigma_up = split_ancestral_step(sigma, sigma_next, eta)
+        latents = hold_estimate(denoised, latents, sigma_down / sigma)
+        latents = latents + draw_noise(sigma, sigma_next) * (s_noise * sigma_up)
     return latents
 
 
@@ -45,8 +59,10 @@ def sample_dpmpp_2m_sde(
     on_step: OnStep = ignore_step,
     *,
     heun: bool = False,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
 ) -> Tensor:
-    """Stochastic DPM-Solver++ of second order from the last two estimates.
+    """Stochastic DPM-Solver++ of second order from the last two estimates. eta, s_noise: as in `sample_dpmpp_sde`.
 
     Source: Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M); the midpoint form, or with `heun` the exact
         integral of the straight line through both estimates.
@@ -59,12 +75,15 @@ def sample_dpmpp_2m_sde(
             latents = denoised
             continue
         width = (sigma / sigma_next).log()
-        taken = -torch.expm1(-2 * width)  # the share of the estimate in the step; eta = 1 doubles the width
-        latents = torch.exp(-2 * width) * latents + taken * denoised
+        wide = (1 + eta) * width  # fresh noise widens the step
+        taken = -torch.expm1(-wide)  # the share of the estimate in it
+        latents = torch.exp(-wide) * latents + taken * denoised
         if previous is not None and width_before is not None:
-            correction = 1 - taken / (2 * width) if heun else taken / 2
+            correction = 1 - taken / wide if heun else taken / 2
             latents = latents + correction * (denoised - previous) * (width / width_before)
-        latents = latents + draw_noise(sigma, sigma_next) * sigma_next * taken.sqrt()
+        if eta > 0:
+            fresh = (-torch.expm1(-2 * eta * width)).sqrt()
+            latents = latents + draw_noise(sigma, sigma_next) * (s_noise * sigma_next * fresh)
         previous, width_before = denoised, width
     return latents
 

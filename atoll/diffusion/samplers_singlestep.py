@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from atoll.diffusion.denoiser import Denoiser, DrawNoise, OnStep, ignore_step
@@ -27,12 +28,14 @@ def hold_estimate(denoised: Tensor, latents: Tensor, share: Tensor) -> Tensor:
     return denoised + (latents - denoised) * share
 
 
-def split_ancestral_step(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
-    """Where to go without noise, and how much noise then leads up to sigma_next.
+def split_ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Where to go without noise, and how much noise then leads up to sigma_next. eta: 0 is no noise at all.
 
     Returns: (sigma_down, sigma_up) with sigma_down^2 + sigma_up^2 = sigma_next^2.
     """
-    sigma_up = (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2).sqrt().minimum(sigma_next)
+    if eta == 0:
+        return sigma_next, torch.zeros_like(sigma_next)
+    sigma_up = (eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2).sqrt()).minimum(sigma_next)
     return (sigma_next**2 - sigma_up**2).sqrt(), sigma_up
 
 
@@ -53,16 +56,26 @@ def sample_euler(denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: On
 
 
 def sample_euler_ancestral(
-    denoise: Denoiser, latents: Tensor, sigmas: Tensor, draw_noise: DrawNoise, on_step: OnStep = ignore_step
+    denoise: Denoiser,
+    latents: Tensor,
+    sigmas: Tensor,
+    draw_noise: DrawNoise,
+    on_step: OnStep = ignore_step,
+    *,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
 ) -> Tensor:
-    """Euler steps that go lower than asked and come back up with fresh noise."""
+    """Euler steps that go lower than asked and come back up with fresh noise.
+
+    eta: how much lower, 0 is not at all. s_noise: what the noise is multiplied with.
+    """
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(latents, sigma)
         on_step(step, denoised)
-        sigma_down, sigma_up = split_ancestral_step(sigma, sigma_next)
+        sigma_down, sigma_up = split_ancestral_step(sigma, sigma_next, eta)
         latents = latents + slope_of(latents, sigma, denoised) * (sigma_down - sigma)
-        if sigma_next > 0:
-            latents = latents + draw_noise(sigma, sigma_next) * sigma_up
+        if sigma_next > 0 and eta > 0:
+            latents = latents + draw_noise(sigma, sigma_next) * (s_noise * sigma_up)
     return latents
 
 

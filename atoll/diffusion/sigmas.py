@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from atoll.errors import InvalidRequest, NotACheckpoint
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "lcm", "x0", "img_to_img"]
 
 MAX_STEPS = 10_000
 MAX_WHOLE_STEPS = 1_000_000  # of the list whose end is taken: the most steps at the least strength of a node, 0.01
@@ -40,7 +40,8 @@ class NoiseSchedule:
     """The noise levels a network was trained on.
 
     sigmas: (num_train_timesteps,) float32, rising.
-    prediction_type: what the network answers: the noise, or v (Salimans & Ho 2022, arXiv:2202.00512).
+    prediction_type: what the network answers: the noise, v, ...; see `prediction.py`.
+    timestep_stride: trained timesteps from one of the sigmas to the next; distilled networks know only some.
     steps_offset, set_alpha_to_one: where diffusers' timesteps begin and end; only the diffusers_* schedules ask.
     """
 
@@ -48,6 +49,7 @@ class NoiseSchedule:
     prediction_type: PredictionType = "epsilon"
     steps_offset: int = 0
     set_alpha_to_one: bool = True
+    timestep_stride: int = 1
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
@@ -87,13 +89,26 @@ class NoiseSchedule:
     def sigma_max(self) -> float:
         return float(self.sigmas[-1])
 
+    def sigma_at_percent(self, percent: float) -> float:
+        """Sigma after that part of the way from all noise (0, where it is endless) to the picture (1, where it is 0)."""
+        if percent <= 0:
+            return math.inf
+        if percent >= 1:
+            return 0.0
+        last = self.num_train_timesteps * self.timestep_stride - 1
+        return float(self.sigma_at(self.position_of(torch.tensor((1.0 - percent) * last))))
+
+    def position_of(self, timestep: Tensor) -> Tensor:
+        """Where a trained timestep lies among the sigmas; a fraction between two of them."""
+        return (timestep.float() - (self.timestep_stride - 1)) / self.timestep_stride
+
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """(num_train_timesteps,) float32, falling: the share of the signal's variance."""
         return 1.0 / (1.0 + self.sigmas**2)
 
     def sigma_at(self, timestep: Tensor) -> Tensor:
-        """Sigma at any timestep; between two trained ones, by interpolating log sigma."""
+        """Sigma at any position among the sigmas; between two of them, by interpolating log sigma."""
         timestep = timestep.float().clamp(0, self.num_train_timesteps - 1)
         low, high = timestep.floor().long(), timestep.ceil().long()
         return torch.lerp(self.log_sigmas[low], self.log_sigmas[high], timestep.frac()).exp()
@@ -101,7 +116,19 @@ class NoiseSchedule:
     def nearest_timestep(self, sigma: Tensor) -> Tensor:
         """The trained timestep whose log sigma is nearest, as a float: what ComfyUI tells the network."""
         log_sigma = sigma.detach().cpu().float().log()
-        return (log_sigma.unsqueeze(-1) - self.log_sigmas).abs().argmin(dim=-1).float()
+        nearest = (log_sigma.unsqueeze(-1) - self.log_sigmas).abs().argmin(dim=-1)
+        return (nearest * self.timestep_stride + self.timestep_stride - 1).float()
+
+    def with_zero_terminal_snr(self) -> NoiseSchedule:
+        """The same stretched so that nothing of the picture is left at its last timestep."""
+        alphas_cumprod = rescale_to_zero_terminal_snr(self.alphas_cumprod)
+        return replace(self, sigmas=((1.0 - alphas_cumprod) / alphas_cumprod).sqrt())
+
+    def every_nth(self, count: int) -> NoiseSchedule:
+        """Only `count` of the sigmas, evenly spaced down from the last: what a distilled network knows."""
+        stride = self.num_train_timesteps // count
+        kept = self.num_train_timesteps - 1 - torch.arange(count - 1, -1, -1) * stride
+        return replace(self, sigmas=self.sigmas[kept], timestep_stride=stride)
 
     def fractional_timestep(self, sigma: Tensor) -> Tensor:
         """The timestep between trained ones, sigma itself interpolated: what diffusers' Euler and LMS tell it."""

@@ -100,8 +100,8 @@ def _hand_over(images: Tensor, context: NodeContext, prefix: str, kind: Literal[
     batch, height, width, _ = images.shape
     metadata = {keyword: json.dumps(value) for keyword, value in context.extra.items()}
     metadata["prompt"] = json.dumps(context.graph.to_api())
-    # Rounding, not cutting off: what came in as bytes leaves as the same bytes, and nothing gets darker.
-    pixels = (images.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    # Cut off, not rounded, as ComfyUI does; what came in as bytes still leaves as the same bytes.
+    pixels = (images.float().cpu().clamp(0, 1) * 255).byte().numpy()
     for index in range(batch):
         text = infotext_of(context.graph, context.node_id, size=(width, height), index=index, batch_size=batch)
         context.save_image(

@@ -41,6 +41,7 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     clip_skip = _nearest(graph, text_node, {"CLIPSetLastLayer"}, through=("clip",)) if text_node else None
     vae = _nearest(graph, output_id, {"VAELoader"}, through=(*_PICTURE_INPUTS, "vae"))
     empty = _nearest(graph, first_id, {"EmptyLatentImage"}, through=_PICTURE_INPUTS)
+    noise = _nearest(graph, first_id, {"AtollImageNoise"}, through=_PICTURE_INPUTS)
     shown_size = (empty[1].inputs.get("width"), empty[1].inputs.get("height")) if empty and has_second_pass else size
 
     parameters: dict[str, Any] = {
@@ -51,6 +52,8 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
         "Seed": first.inputs.get("seed", first.inputs.get("noise_seed")),
         "Size": f"{shown_size[0]}x{shown_size[1]}",
     }
+    if noise is not None:
+        parameters |= _seeds_of_image(parameters["Seed"], noise[1], index)
     if model is not None:
         name = model[1].inputs.get("ckpt_name", model[1].inputs.get("unet_name"))
         parameters["Model"] = PurePosixPath(str(name)).stem if str(name).endswith((".safetensors", ".ckpt")) else name
@@ -67,6 +70,22 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     parameters["Version"] = f"Atoll {__version__}"
     said = {name: str(value) for name, value in parameters.items() if value is not None and not isinstance(value, Link)}
     return format_infotext(Infotext(positive, negative, said))
+
+
+def _seeds_of_image(seed: Any, noise: Node, index: int) -> dict[str, Any]:
+    """What an AtollImageNoise node makes of the seed for the picture at `index`."""
+    if not isinstance(seed, int):
+        return {}
+    said: dict[str, Any] = {}
+    if noise.inputs.get("subseed_strength"):
+        said |= {"Seed": seed, "Variation seed": noise.inputs.get("subseed", 0) + index}
+        said["Variation seed strength"] = _number(noise.inputs["subseed_strength"])
+    else:
+        said["Seed"] = seed + index
+    width, height = (noise.inputs.get(f"resize_from_{side}", 0) for side in ("width", "height"))
+    if width and height:
+        said["Seed resize from"] = f"{width}x{height}"
+    return said
 
 
 def _nearest(graph: Graph, node_id: str, class_types: set[str], *, through: tuple[str, ...]) -> tuple[str, Node] | None:

@@ -16,15 +16,10 @@ MAX_SIDE = 16_384  # pixels, as ComfyUI's nodes have it
 MAX_BATCH_PIXELS = MAX_SIDE**2  # of all pictures of a batch together
 LATENT_CHANNELS = 4
 VAE_STRIDE = 8  # pixels along a side that become one latent
+MAX_SEED = 2**64 - 1
 
 
 def _possible_size(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for side in ("width", "height"):
-        value = fields[side]
-        if isinstance(value, int) and value % VAE_STRIDE:
-            below = value // VAE_STRIDE * VAE_STRIDE
-            nearest = f"{below} and {below + VAE_STRIDE}"
-            yield side, f"{side} {value} is not a multiple of {VAE_STRIDE}; the nearest are {nearest}."
     sizes = [fields[name] for name in ("width", "height", "batch_size")]
     if all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] * sizes[2] > MAX_BATCH_PIXELS:
         times = " x ".join(str(size) for size in sizes)
@@ -35,14 +30,36 @@ def _possible_size(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 @node("EmptyLatentImage", title="Empty Latent Image", category="latent", check=_possible_size)
 def empty_latents(
     *,
-    width: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; a multiple of 8.")] = 512,
-    height: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; a multiple of 8.")] = 512,
+    width: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")] = 512,
+    height: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")] = 512,
     batch_size: Annotated[int, Range(1, 4096), Tooltip("How many pictures.")] = 1,
 ) -> Latents:
     """Latents that say nothing, to draw upon."""
     import torch  # not at the top: the server must not load it
 
     return {"samples": torch.zeros(batch_size, LATENT_CHANNELS, height // VAE_STRIDE, width // VAE_STRIDE)}
+
+
+@node("AtollImageNoise", title="A Seed for Each Image", category="latent")
+def give_images_their_own_noise(
+    samples: Latents,
+    *,
+    subseed: Annotated[int, Range(0, MAX_SEED, control_after_generate=True), Tooltip("The seed to turn towards.")] = 0,
+    subseed_strength: Annotated[float, Range(0.0, 1.0, step=0.01), Tooltip("0: the seed alone; 1: the subseed.")] = 0.0,
+    resize_from_width: Annotated[int, Range(0, MAX_SIDE, step=8), Tooltip("Pixels; 0 is no other size.")] = 0,
+    resize_from_height: Annotated[int, Range(0, MAX_SIDE, step=8), Tooltip("Pixels; 0 is no other size.")] = 0,
+) -> Latents:
+    """Let a sampler draw noise as A1111 does: picture i of a batch gets seed + i, or seed and subseed + i.
+
+    With the size of another picture, the noise that the seed would draw there lies in the middle of this one's.
+    """
+    from atoll.diffusion.noise import Variation  # loads torch, which the server must not
+
+    resized = resize_from_width >= VAE_STRIDE and resize_from_height >= VAE_STRIDE
+    size = (resize_from_height // VAE_STRIDE, resize_from_width // VAE_STRIDE) if resized else None
+    changed = samples.copy()
+    changed["variation"] = Variation(subseed, subseed_strength, size)
+    return changed
 
 
 @node("VAEDecode", title="VAE Decode", category="latent")

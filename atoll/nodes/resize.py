@@ -48,7 +48,7 @@ def _resize_lanczos(samples: Tensor, width: int, height: int) -> Tensor:
     pictures = []
     for sample in samples.float().cpu():
         channels = [
-            Image.fromarray((channel.clamp(0, 1) * 255).round().byte().numpy()).resize(
+            Image.fromarray((channel.clamp(0, 1) * 255).byte().numpy()).resize(
                 (width, height), Image.Resampling.LANCZOS
             )
             for channel in sample

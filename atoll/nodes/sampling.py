@@ -9,6 +9,7 @@ from PIL import Image
 
 from atoll.artifacts.thumbnail import make_thumbnail
 from atoll.graph.node import NodeContext, OneOf, Range, Tooltip, node
+from atoll.nodes.latents import MAX_SEED
 from atoll.nodes.types import Conditionings, LatentBatch, Latents, Model
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ SCHEDULE_NAMES = (
     "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic",
     "kl_optimal", "diffusers_leading", "diffusers_linspace", "diffusers_trailing",
 )  # fmt: skip
-MAX_SEED = 2**64 - 1
 
 Seed = Annotated[int, Range(0, MAX_SEED, control_after_generate=True)]
 Steps = Annotated[int, Range(1, 10_000)]
@@ -72,9 +72,11 @@ def sample(
         denoising_strength=denoise,
         noise_mask=latent_image.get("noise_mask"),
         batch_index=latent_image.get("batch_index"),
-        on_step=_report_steps(context, model),
+        noise_rule="per_image" if "variation" in latent_image else "batch",
+        variation=latent_image.get("variation"),
+        on_step=report_steps(context, model),
     )
-    return _with_samples(latent_image, samples)
+    return with_samples(latent_image, samples)
 
 
 @node(
@@ -118,22 +120,24 @@ def sample_some_steps(
         schedule=scheduler,
         noise_mask=latent_image.get("noise_mask"),
         batch_index=latent_image.get("batch_index"),
+        noise_rule="per_image" if "variation" in latent_image else "batch",
+        variation=latent_image.get("variation"),
         add_noise=add_noise == "enable",
         start_at_step=start_at_step,
         end_at_step=end_at_step,
         return_with_leftover_noise=return_with_leftover_noise == "enable",
-        on_step=_report_steps(context, model),
+        on_step=report_steps(context, model),
     )
-    return _with_samples(latent_image, samples)
+    return with_samples(latent_image, samples)
 
 
-def _with_samples(latents: LatentBatch, samples: Tensor) -> LatentBatch:
+def with_samples(latents: LatentBatch, samples: Tensor) -> LatentBatch:
     changed = latents.copy()
     changed["samples"] = samples
     return changed
 
 
-def _report_steps(context: NodeContext, model: Model) -> Callable[[int, int, Tensor], None]:
+def report_steps(context: NodeContext, model: Model) -> Callable[[int, int, Tensor], None]:
     from atoll.diffusion.preview import latents_to_preview  # loads torch, which the server must not
 
     def on_step(step: int, total: int, denoised: Tensor) -> None:

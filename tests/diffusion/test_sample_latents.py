@@ -17,7 +17,14 @@ from atoll.diffusion.model import Model
 from atoll.diffusion.noise import draw_start_noise
 from atoll.diffusion.sample import sample_latents
 from atoll.diffusion.samplers import SAMPLERS, run_sampler
-from atoll.diffusion.sigmas import SCHEDULES, NoiseSchedule, build_partial_sigmas, build_sigmas
+from atoll.diffusion.sigmas import (
+    COMFYUI_SCHEDULES,
+    DIFFUSERS_SCHEDULES,
+    SCHEDULES,
+    NoiseSchedule,
+    build_partial_sigmas,
+    build_sigmas,
+)
 from atoll.errors import InvalidRequest, JobCancelled, OutOfMemory
 
 CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
@@ -72,11 +79,22 @@ def test_every_sampler_makes_a_picture_that_its_seed_repeats(sampler: str):
     assert not torch.allclose(first, other)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", DIFFUSERS_SCHEDULES)
 @pytest.mark.parametrize("sampler", ["euler", "dpm_2", "pndm"])
-def test_full_strength_forgets_the_picture(sampler: str, schedule: str):
+def test_full_strength_forgets_the_picture_as_diffusers_does(sampler: str, schedule: str):
     how = {"sampler": sampler, "schedule": schedule, "denoising_strength": 1.0}
     assert torch.equal(sample(picture(), **how), sample(NOTHING, **how))
+
+
+@pytest.mark.parametrize("schedule", COMFYUI_SCHEDULES)
+def test_full_strength_adds_full_noise_to_the_picture_as_comfyui_does(schedule: str):
+    sigmas = build_sigmas(schedule, MODEL.noise_schedule, 4)
+    noise = draw_start_noise((1, 4, 8, 8), 11)
+    is_full = float(sigmas[0]) >= MODEL.noise_schedule.sigma_max * (1 - 1e-5)
+    start = picture() * 0.25 + noise * (math.sqrt(1 + float(sigmas[0]) ** 2) if is_full else sigmas[0])
+    with torch.no_grad():
+        expected = run_sampler("euler", build_denoiser(MODEL, POSITIVE, NEGATIVE, 3.0), start, sigmas, seed=11) / 0.25
+    torch.testing.assert_close(sample(picture(), schedule=schedule), expected)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -192,7 +210,7 @@ def test_inpainting_keeps_what_is_not_masked_to_the_last_bit(sampler: str, sched
 def test_a_mask_over_everything_is_no_mask():
     how = {"denoising_strength": 0.6, "schedule": "karras"}
     torch.testing.assert_close(sample(picture(), noise_mask=torch.ones(1, 64, 64), **how), sample(picture(), **how))
-    torch.testing.assert_close(sample(picture(), noise_mask=torch.ones(1, 64, 64)), sample(NOTHING))
+    torch.testing.assert_close(sample(picture(), noise_mask=torch.ones(1, 64, 64)), sample(picture()))
 
 
 def test_a_mask_over_nothing_changes_nothing():
