@@ -27,7 +27,7 @@ Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher runs firs
 
 
 class GraphJob(BaseModel):
-    """A workflow in ComfyUI's API form. `job_id` makes sending it twice harmless."""
+    """A workflow in ComfyUI's API form, or as its editor saves it. `job_id` makes sending it twice harmless."""
 
     model_config = ConfigDict(extra="forbid")
 

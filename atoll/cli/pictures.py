@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atoll.cli.terminal import say
 from atoll.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def take_input(services: StudioServices, path: Path, option: str) -> str:
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
-    """A workflow in API form from a JSON file. Raises: NotFound, InvalidRequest."""
+    """A workflow from a JSON file, in API form or as ComfyUI's editor saves it. Raises: NotFound, InvalidRequest."""
     try:
         if path.stat().st_size > MAX_WORKFLOW_BYTES:
             raise InvalidRequest(f"{path} is bigger than {MAX_WORKFLOW_BYTES // 2**20} MiB; that is no workflow.")
@@ -99,12 +101,50 @@ def read_workflow(path: Path) -> dict[str, Any]:
         raise InvalidRequest(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(workflow, dict):
         raise InvalidRequest(f"{path} holds no workflow: a JSON object of nodes by id is wanted.")
-    if isinstance(workflow.get("nodes"), list):
-        raise InvalidRequest(
-            f'{path} is in the form that ComfyUI\'s editor saves. Choose "Export (API)" there, and run that file.'
-        )
     inner = workflow.get("prompt")
     return inner if isinstance(inner, dict) and "class_type" not in inner else workflow
+
+
+def adopt_pictures(services: StudioServices, graph: Any, folder: Path) -> Any:
+    """The graph, with pictures that it names and that lie beside its file handed in.
+
+    A picture that is among the inputs already is taken from there, as every other door would; where the one beside the
+    file is another, that is said.
+
+    Args:
+        graph: in API form; what is wrong with it is left for validation to tell.
+    Raises: InvalidRequest for a file beside it that is no picture; StorageFull.
+    """
+    from atoll.graph.node import OneFile
+
+    if not isinstance(graph, dict):
+        return graph
+    for node in graph.values():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        spec = services.registry.get(str(node.get("class_type"))) if isinstance(inputs, dict) else None
+        for item in spec.inputs if spec else ():
+            value = inputs.get(item.name)
+            if isinstance(item.choices, OneFile) and item.choices.kind == "inputs" and isinstance(value, str):
+                inputs[item.name] = _adopted(services, value, folder)
+    return graph
+
+
+def _adopted(services: StudioServices, value: str, folder: Path) -> str:
+    """The name of a picture among the inputs, once that beside the workflow is there too."""
+    name = value.removesuffix("[input]").rstrip()
+    try:
+        beside = (folder / name).resolve()
+        if not name or not beside.is_relative_to(folder.resolve()) or not beside.is_file():
+            return value
+        content = beside.read_bytes()
+    except (OSError, ValueError):  # a name that no file system takes; validation says so
+        return value
+    try:
+        if services.input_path(value).read_bytes() != content:
+            say(f'Picture "{name}" is taken from the inputs. The file of that name beside the workflow is another one.')
+        return value
+    except NotFound:
+        return services.save_input(name, io.BytesIO(content))
 
 
 def how_it_was_made(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | ImageRequest:
@@ -123,6 +163,11 @@ def how_it_was_made(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | Image
         except ValueError as error:
             raise InvalidRequest(f"{path} carries a workflow that is damaged: {error}.") from error
         return graph, extra
+    if "workflow" in chunks and "parameters" not in chunks:
+        try:
+            return json.loads(chunks["workflow"]), {}
+        except ValueError as error:
+            raise InvalidRequest(f"{path} carries a workflow that is damaged: {error}.") from error
     if "parameters" in chunks:
         return request_from_infotext(chunks["parameters"])
     raise InvalidRequest(

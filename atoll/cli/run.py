@@ -12,7 +12,12 @@ from atoll.cli.terminal import HomeOption, JsonOption, leave, telling_errors
 
 def run(
     workflow: Annotated[
-        Path, typer.Argument(help="A JSON file in ComfyUI's API form.", metavar="WORKFLOW.json", show_default=False)
+        Path,
+        typer.Argument(
+            help="As ComfyUI saves or exports it. Pictures may lie beside it.",
+            metavar="WORKFLOW.json",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         str | None, typer.Option(help="File (.png) or folder for the pictures.", show_default="stay in the home")
@@ -27,11 +32,16 @@ def run(
     with telling_errors(as_json):
         from atoll.api.services import StudioServices
         from atoll.cli.job_watch import see_through, tell_end
-        from atoll.cli.pictures import deliver, destination, read_workflow
+        from atoll.cli.pictures import adopt_pictures, deliver, destination, read_workflow
+        from atoll.graph.ui_form import is_ui_format
+        from atoll.graph.ui_format import api_form
         from atoll.settings import load_settings
 
-        graph, to = read_workflow(workflow), destination(out)
+        form, to = read_workflow(workflow), destination(out)
         services = StudioServices(load_settings(home=home, device=device, precision=precision))
-        job, code = see_through(services, services.submit_graph(graph, priority=priority), quiet=as_json)
+        graph = adopt_pictures(services, api_form(form, services.registry), workflow.parent)
+        extra = {"workflow": form} if is_ui_format(form) else None
+        job = services.submit_graph(graph, priority=priority, extra=extra)
+        job, code = see_through(services, job, quiet=as_json)
         tell_end(services, job, deliver(services, job, to), as_json=as_json)
         leave(code)

@@ -110,19 +110,19 @@ def form_faults(api: object) -> list[GraphFault]:
     cannot hold (these faults name their field).
     """
     if not isinstance(api, Mapping):
-        return [_malformed("", f"A workflow is a JSON object of nodes by id, not {_kind(api)}.")]
+        return [malformed("", f"A workflow is a JSON object of nodes by id, not {kind_of(api)}.")]
     if len(api) > MAX_NODES:
-        return [_malformed("", f"The workflow has {len(api)} nodes; at most {MAX_NODES} are allowed.")]
+        return [malformed("", f"The workflow has {len(api)} nodes; at most {MAX_NODES} are allowed.")]
     return [fault for node_id, entry in api.items() for fault in _entry_faults(node_id, entry)]
 
 
 def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
     if not isinstance(node_id, str) or _flaw(node_id):
-        yield _malformed(f"Node ID '#{node_id!r}'", f"Node id {node_id!r} is {_flaw(node_id) or _kind(node_id)}.")
+        yield malformed(f"Node ID '#{node_id!r}'", f"Node id {node_id!r} is {_flaw(node_id) or kind_of(node_id)}.")
         return
     place = f"Node ID '#{node_id}'"
     if not isinstance(entry, Mapping):
-        yield _malformed(place, f"Node {node_id} is {_kind(entry)}; a node is a JSON object.", node_id)
+        yield malformed(place, f"Node {node_id} is {kind_of(entry)}; a node is a JSON object.", node_id)
         return
     class_type, inputs, meta = entry.get("class_type"), entry.get("inputs", {}), entry.get("_meta") or {}
     if not isinstance(class_type, str) or _flaw(class_type):
@@ -132,13 +132,13 @@ def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
         yield GraphFault("invalid_prompt", message, place, sentence, node_id)
         return
     if not isinstance(inputs, Mapping) or not isinstance(meta, Mapping):
-        kinds = f"{_kind(inputs)} and {_kind(meta)}"
+        kinds = f"{kind_of(inputs)} and {kind_of(meta)}"
         sentence = f'"inputs" and "_meta" of node {node_id} must be JSON objects; they are {kinds}.'
-        yield _malformed(place, sentence, node_id)
+        yield malformed(place, sentence, node_id)
         return
     for name, value in [*inputs.items(), ("_meta", meta)]:
         flaw = _flaw(name) if isinstance(name, str) else f"{name!r}, no text, in place of a name"
-        flaw = flaw or _first_flaw(value)
+        flaw = flaw or first_flaw(value)
         if flaw:
             message, details = "Failed to read an input value", f"{name!s:.200}, {flaw}"
             sentence = f'Node {node_id} "{class_type}": {name!s:.200} holds {flaw}.'
@@ -148,16 +148,18 @@ def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
             )
 
 
-def _malformed(details: str, sentence: str, node_id: str | None = None) -> GraphFault:
+def malformed(details: str, sentence: str, node_id: str | None = None) -> GraphFault:
+    """A fault of form, as ComfyUI words it where it has no words."""
     return GraphFault("invalid_prompt", "Cannot execute because the workflow is malformed.", details, sentence, node_id)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """ "a list", "a text" and so on: what a JSON value is, for sentences."""
     kinds = {dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"of type {type(value).__name__}")
 
 
-def _first_flaw(value: object) -> str | None:
+def first_flaw(value: object) -> str | None:
     """The first thing in a JSON value that cannot be stored. Without recursion, which hostile nesting would exhaust."""
     layer = [value]
     for _ in range(MAX_DEPTH + 1):
@@ -181,7 +183,7 @@ def _flaw(value: object) -> str | None:
     if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
         return "characters that no text has (NUL or half of a surrogate pair)"
     if not isinstance(value, str | int | float | bool | list | Mapping | None):
-        return f"a value {_kind(value)}, which JSON does not have"
+        return f"a value {kind_of(value)}, which JSON does not have"
     return None
 
 

@@ -135,8 +135,11 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
 def _class_faults(graph: Graph, registry: Registry) -> Iterator[GraphFault]:
     for node_id, node in graph.nodes.items():
         if registry.get(node.class_type) is None:
-            name = _shortened(node.class_type)
-            sentence = f'Node {node_id} is of class "{name}", which Atoll does not have.{_near(name, registry.specs)}'
+            name, title, origin = _shortened(node.class_type), node.meta.get("title"), node.meta.get("origin")
+            named = f' "{title:.100}"' if isinstance(title, str) and title != node.class_type else ""
+            belongs = f' It belongs to the custom nodes "{origin:.100}".' if isinstance(origin, str) else ""
+            near = _near(name, registry.specs)
+            sentence = f'Node {node_id}{named} is of class "{name}", which Atoll does not have.{belongs}{near}'
             message = f"Cannot execute because node {name} does not exist."
             yield GraphFault("invalid_prompt", message, f"Node ID '#{node_id}'", sentence, node_id, node.class_type)
 
