@@ -70,10 +70,18 @@ def build_denoiser(
     check_guidance_scale(guidance_scale)
     if not positive:
         raise InvalidRequest("There is no positive prompt to sample from; encode one, an empty text will do.")
-    guided = len(negative) > 0 and (model.guide is not None or not math.isclose(guidance_scale, 1.0))
+    is_changed = model.guide is not None or bool(model.corrections)
+    guided = len(negative) > 0 and (is_changed or not math.isclose(guidance_scale, 1.0))
     extras = model.guide.told if model.guide is not None and guided else ()
     groups = [positive, *([negative] if guided else []), *extras]
     estimate = build_estimate(model, groups, timestep_of=timestep_of, inpaint_start=inpaint_start)
+
+    estimate_negative = estimate
+    if guided and model.corrections:
+        estimate_negative = build_estimate(model, [negative], timestep_of=timestep_of, inpaint_start=inpaint_start)
+
+    def ask_negative(latents: Tensor, sigma: Tensor) -> Tensor:
+        return estimate_negative(latents, sigma)[0]
 
     def denoise(latents: Tensor, sigma: Tensor) -> Tensor:
         answers = estimate(latents, sigma)
@@ -83,8 +91,9 @@ def build_denoiser(
             denoised = model.guide.combine(Estimates(latents, sigma, guidance_scale, answers))
         else:
             denoised = answers[1] + (answers[0] - answers[1]) * guidance_scale
-        for correct in model.corrections if guided else ():
-            denoised = correct(Estimates(latents, sigma, guidance_scale, [*answers[:2], denoised]), estimate)
+        for correction in model.corrections if guided else ():
+            known = Estimates(latents, sigma, guidance_scale, [*answers[:2], denoised])
+            denoised = correction.corrected(model.unet, known, ask_negative)
         return checked(model, denoised, sigma)
 
     return denoise

@@ -47,8 +47,13 @@ class Guide:
     told: tuple[tuple[Conditioning, ...], ...] = ()
 
 
-Correction = Callable[[Estimates, Callable[[Tensor, Tensor], list[Tensor]]], Tensor]
-"""(estimates, of which the third is the guided one; asks the network again) -> corrected clean latents."""
+class Correction(Protocol):
+    """Something done to the guided answer, which may ask the network again."""
+
+    def corrected(
+        self, unet: UNet2DConditionModel, known: Estimates, ask: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """known: with the guided answer as third. ask: (latents, sigma) -> clean latents by the negative prompt."""
 
 
 class Patch(Protocol):

@@ -112,6 +112,39 @@ def encode_prompt(
     return Conditioning(torch.cat(embeds, dim=-1), pooled)
 
 
+def encode_two_prompts(text_encoder: TextEncoder, prompt_l: str, prompt_g: str) -> Conditioning:
+    """Encode a prompt for each of SDXL's text encoders, in ComfyUI's grammar; the shorter is filled up with empty chunks.
+
+    Returns: as `encode_prompt`. Raises: InvalidRequest, also for a text encoder that is no pair.
+    """
+    if len(text_encoder.encoders) != 2:
+        raise InvalidRequest(
+            "This text encoder is not SDXL's, which are two. Encode the prompt with CLIPTextEncode, or load an SDXL model."
+        )
+    chunked = []
+    for encoder, prompt in zip(text_encoder.encoders, (prompt_l, prompt_g), strict=True):
+        chunked.append(build_chunks(parse_prompt(prompt, "comfy"), encoder.tokenizer, "comfy"))
+    longest = max(map(len, chunked))
+    embeds, pooled = [], None
+    for encoder, chunks in zip(text_encoder.encoders, chunked, strict=True):
+        empty = [_with_marks([], encoder.tokenizer)] * (longest - len(chunks))
+        encoded, pooled_here = _encode_chunks(encoder, [*chunks, *empty], text_encoder.clip_skip, "comfy")
+        embeds.append(encoded)
+        pooled = pooled if pooled_here is None else pooled_here
+    return Conditioning(torch.cat(embeds, dim=-1), pooled)
+
+
+def pair_text_encoders(first: TextEncoder, second: TextEncoder) -> TextEncoder:
+    """SDXL's pair of two text encoders that were loaded alone, in either order; shares all weights.
+
+    Raises: InvalidRequest if they are not one of each kind.
+    """
+    encoders = sorted((*first.encoders, *second.encoders), key=lambda encoder: int(encoder.network.config.hidden_size))
+    if len(encoders) != 2 or encoders[0].has_projection or not encoders[1].has_projection:
+        raise InvalidRequest("SDXL wants two different text encoders, CLIP-L and CLIP-G. Name one of each.")
+    return TextEncoder(tuple(replace(encoder, default_clip_skip=2, normalized=False) for encoder in encoders))
+
+
 @cache
 def load_built_in_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
     """CLIP's vocabulary, which travels with Atoll.

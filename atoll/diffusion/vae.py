@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from atoll.diffusion.tiling import run_tiled
 from atoll.errors import InvalidRequest, NotANumber
 
 if TYPE_CHECKING:
@@ -57,10 +58,23 @@ class Vae:
                 f"An image of shape {list(image.shape)} cannot be encoded; (batch, 3, height, width) can."
             )
         image = crop_to_multiple(image, self.downscale_ratio)
+        return _checked(torch.cat([self._encode(one) for one in image.split(1)]), "set of latents")
+
+    def encode_image_tiled(self, image: Image, tile: int, overlap: int) -> Latents:
+        """As `encode_image`, in tiles that overlap, so that a big picture needs no more memory than a tile.
+
+        tile, overlap: pixels. Tiles of three shapes are averaged, since each shape's seams lie elsewhere.
+        """
+        image = crop_to_multiple(image, self.downscale_ratio)
+        ratio = self.downscale_ratio
+        shapes = ((tile, tile), (tile // 2, tile * 2), (tile * 2, tile // 2))
+        total = sum(run_tiled(self._encode, image, shape, overlap, 1 / ratio) for shape in shapes)
+        return _checked(torch.as_tensor(total) / len(shapes), "set of latents")
+
+    def _encode(self, image: Image) -> Latents:
         with torch.no_grad():
             pixels = image.to(self.device, self.dtype) * 2.0 - 1.0
-            latents = torch.cat([self.network.encode(one).latent_dist.mode() for one in pixels.split(1)])
-        return _checked(latents, "set of latents")
+            return self.network.encode(pixels).latent_dist.mode().float().cpu()
 
     def decode_latents(self, latents: Latents) -> Image:
         """Latents to pixels, one picture of the batch after the other, since a decode takes the most memory of all.
@@ -70,16 +84,28 @@ class Vae:
         Returns: (batch, 3, height, width) float32 on the CPU, in [0, 1].
         Raises: InvalidRequest for another shape; NotANumber where the picture is none.
         """
+        self._check_latents(latents)
+        images = torch.cat([self._decode(one) for one in latents.split(1)])
+        return (_checked(images, "picture") / 2.0 + 0.5).clamp(0.0, 1.0)
+
+    def decode_latents_tiled(self, latents: Latents, tile: int, overlap: int) -> Image:
+        """As `decode_latents`, in tiles that overlap. tile, overlap: latents. Tiles of three shapes are averaged."""
+        self._check_latents(latents)
+        shapes = ((tile * 2, tile // 2), (tile // 2, tile * 2), (tile, tile))
+        total = sum(run_tiled(self._decode, latents, shape, overlap, self.downscale_ratio) for shape in shapes)
+        images = _checked(torch.as_tensor(total) / len(shapes), "picture")
+        return (images / 2.0 + 0.5).clamp(0.0, 1.0)
+
+    def _decode(self, latents: Latents) -> Image:
+        with torch.no_grad():
+            return self.network.decode(latents.to(self.device, self.dtype)).sample.float().cpu()
+
+    def _check_latents(self, latents: Latents) -> None:
         if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
             raise InvalidRequest(
                 f"Latents of shape {list(latents.shape)} do not fit this VAE of {self.latent_channels} channels. "
                 "Use the VAE of the checkpoint that made them."
             )
-        with torch.no_grad():
-            images = [
-                self.network.decode(one.to(self.device, self.dtype)).sample.float().cpu() for one in latents.split(1)
-            ]
-        return (_checked(torch.cat(images), "picture") / 2.0 + 0.5).clamp(0.0, 1.0)
 
 
 def crop_to_multiple(image: Image, multiple: int) -> Image:

@@ -63,6 +63,33 @@ def load_mask(
     return torch.from_numpy(colours[:, :, ("red", "green", "blue").index(channel)].copy())[None].float() / 255
 
 
+OUTPUT_LIST = {"route": "/internal/files/output", "refresh_button": True, "control_after_refresh": "first"}
+
+
+def _digest_of_output(context: NodeContext, fields: Mapping[str, Any]) -> str:
+    return context.inputs.digest(_as_output(fields["image"]))
+
+
+def _as_output(name: str) -> str:
+    return name if name.endswith("]") else f"{name} [output]"
+
+
+@node(
+    "LoadImageOutput",
+    title="Load Image (from Outputs)",
+    category="image",
+    experimental=True,
+    fingerprint=_digest_of_output,
+)
+def load_finished_image(
+    context: NodeContext,
+    *,
+    image: Annotated[str, OneFile("inputs", image_upload=True, folder="output", remote=OUTPUT_LIST)],
+) -> tuple[Image, Mask]:
+    """A finished picture, by a name that ends in ` [output]`. The mask marks what is transparent in it."""
+    return load_image(context, image=_as_output(image))
+
+
 def _transparency(alpha: NDArray[np.uint8] | None) -> Tensor:
     import torch  # not at the top: the server must not load it
 
