@@ -19,6 +19,9 @@ from atoll.errors import InvalidRequest
 
 MIB = 2**20
 MAX_JSON_BYTES = 16 * MIB  # a workflow of thousands of nodes is below one
+# What carries pictures or files of the user's, below /api too.
+UPLOADS = ("/inputs", "/upload/image", "/upload/mask")
+USER_FILES = "/userdata/"
 MAX_UPLOAD_BYTES = 128 * MIB
 
 
@@ -84,7 +87,9 @@ class Gate:
 
 
 def _is_json_route(path: str) -> bool:
-    return path.startswith("/api/") and not path.endswith("/inputs")
+    if path.endswith("/prompt"):
+        return True
+    return "/api/" in path and not path.endswith(UPLOADS) and USER_FILES not in path
 
 
 def _too_big(limit: int) -> str:

@@ -17,8 +17,11 @@ from fastapi import APIRouter, FastAPI
 
 from atoll import __version__
 from atoll.api import artifacts, health, inputs, jobs, models, nodes
+from atoll.api.a1111.door import add_a1111_door
+from atoll.api.comfy.door import add_comfy_door
 from atoll.api.errors import answer_errors
 from atoll.api.gate import Gate, refuse_open_host
+from atoll.api.openai.door import add_openai_door
 from atoll.api.services import StudioServices
 from atoll.errors import AtollError
 from atoll.settings import Settings
@@ -49,7 +52,7 @@ def create_app(settings: Settings, *, worker: bool = True, add_pages: AddPages |
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services: StudioServices = app.state.services
+        comfy.log.attach()
         if worker:
             from atoll.workers.process_executor import ProcessExecutor
 
@@ -64,13 +67,17 @@ def create_app(settings: Settings, *, worker: bool = True, add_pages: AddPages |
             if app.state.executor is not None:
                 app.state.executor.stop()
             services.close()
+            comfy.log.detach()
 
     app = _rest_app(lifespan)
-    app.state.services = StudioServices(settings)
+    services = app.state.services = StudioServices(settings)
     app.state.executor = None
+    comfy = add_comfy_door(app, services)
+    add_a1111_door(app, services)
+    add_openai_door(app)
     answer_errors(app)
     if add_pages is not None:
-        add_pages(app, app.state.services)
+        add_pages(app, services)
     app.add_middleware(Gate)
     return app
 
