@@ -6,6 +6,7 @@
     ├── NotFound              a name that nothing answers to (HTTP 404)
     ├── NotACheckpoint        a file that is something else, or damaged
     ├── MissingDependency     an optional package or program that is not installed
+    ├── NotPossibleYet        what a client knows and Atoll does not have
     ├── OutOfMemory           the device could not hold the work
     ├── NotANumber            a network answered nonsense, as some do in fp16
     ├── StorageFull           the disk could not take what was to be written
@@ -45,6 +46,10 @@ class NotACheckpoint(AtollError):
 
 class MissingDependency(AtollError):
     code = "missing_dependency"
+
+
+class NotPossibleYet(AtollError):
+    code = "not_possible_yet"
 
 
 class OutOfMemory(AtollError):

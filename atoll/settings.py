@@ -34,6 +34,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the networks.")
     model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models.")
     model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of it.")
+    a1111_auth: SecretStr | None = Field(None, description='"name:password,..." that the A1111 API asks for.')
     lease_s: float = Field(30.0, gt=0, description="A worker that is silent for so long loses its task.")
 
     @property

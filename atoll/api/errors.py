@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 STATUS_OF_CODE = {
     "not_found": 404,
     "missing_dependency": 501,
+    "not_possible_yet": 501,
     "storage_full": 507,
     "out_of_memory": 507,
     "store_unavailable": 503,

@@ -35,8 +35,8 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     last_id, second = last
     has_second_pass = first_id != last_id
 
-    positive, text_node = _prompt(graph, second, "positive")
-    negative, _ = _prompt(graph, second, "negative")
+    positive, text_node = _prompt(graph, first, "positive")
+    negative, _ = _prompt(graph, first, "negative")
     model = _nearest(graph, last_id, {"CheckpointLoaderSimple", "UNETLoader"}, through=("model",))
     clip_skip = _nearest(graph, text_node, {"CLIPSetLastLayer"}, through=("clip",)) if text_node else None
     vae = _nearest(graph, output_id, {"VAELoader"}, through=(*_PICTURE_INPUTS, "vae"))
@@ -60,11 +60,16 @@ def infotext_of(graph: Graph, output_id: str, *, size: tuple[int, int], index: i
     if vae is not None:
         parameters["VAE"] = vae[1].inputs.get("vae_name")
     if empty is None or has_second_pass:
-        parameters["Denoising strength"] = _number(second.inputs.get("denoise"))
+        strength = second.inputs.get("denoise", second.meta.get("denoising_strength"))
+        parameters["Denoising strength"] = _number(strength)
     if clip_skip is not None and clip_skip[1].inputs.get("stop_at_clip_layer") != -1:
         parameters["Clip skip"] = -int(clip_skip[1].inputs["stop_at_clip_layer"])
     if has_second_pass:
         parameters |= {"Hires resize": f"{size[0]}x{size[1]}", "Hires steps": second.inputs.get("steps")}
+        for name, field, before in (("prompt", "positive", positive), ("negative prompt", "negative", negative)):
+            text, _ = _prompt(graph, second, field)
+            if text != before:
+                parameters[f"Hires {name}"] = text
     if batch_size > 1:
         parameters |= {"Batch size": batch_size, "Batch pos": index}
     parameters["Version"] = f"Atoll {__version__}"
@@ -108,7 +113,7 @@ def _prompt(graph: Graph, sampler: Node, field: str) -> tuple[str, str | None]:
     while isinstance(link, Link) and link.node_id in graph.nodes and link.node_id not in seen:
         seen.add(link.node_id)
         node = graph.nodes[link.node_id]
-        text = node.inputs.get("text")
+        text = node.meta.get("prompt", node.inputs.get("text"))  # a door may have taken something out of the prompt
         if isinstance(text, str):
             return text, link.node_id
         passed_on = _CONDITIONING_OUTPUTS.get(node.class_type, ())

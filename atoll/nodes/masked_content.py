@@ -76,7 +76,10 @@ def resize_and_fill(image: Image, *, width: PixelSide = 512, height: PixelSide =
 
     old_height, old_width = image.shape[1:3]
     scale = min(width / old_width, height / old_height)
-    inner_width, inner_height = min(max(1, round(old_width * scale)), width), min(max(1, round(old_height * scale)), height)
+    inner_width, inner_height = (
+        min(max(1, round(old_width * scale)), width),
+        min(max(1, round(old_height * scale)), height),
+    )
     fitted = resize(image.movedim(-1, 1), inner_width, inner_height, "lanczos")
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
     borders = (left, width - inner_width - left, top, height - inner_height - top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -27,7 +28,9 @@ def limit_to_steps(
     conditioning: Conditionings,
     model: Annotated[Model, Tooltip("The one that will be sampled with.")],
     *,
-    ranges: Annotated[str, Text(max_length=10_000), Tooltip('Steps from 0, the last not counted: "0-10" or "0-1,2-3".')],
+    ranges: Annotated[
+        str, Text(max_length=10_000), Tooltip('Steps from 0, the last not counted: "0-10" or "0-1,2-3".')
+    ],
     steps: Annotated[Steps, Tooltip("These four as the sampler has them.")] = 20,
     sampler_name: Sampler,
     scheduler: Schedule,
@@ -35,6 +38,8 @@ def limit_to_steps(
     start_at_step: Annotated[int, Range(0, 10_000)] = 0,
 ) -> Conditionings:
     """Let a prompt speak during some of a sampler's steps, counted from the first that it makes."""
+    import numpy as np
+
     from atoll.diffusion.samplers import find_sampler  # loads torch, which the server must not
     from atoll.diffusion.sigmas import build_partial_sigmas
 
@@ -49,7 +54,10 @@ def limit_to_steps(
             return 0.0
         if step >= len(sigmas) - 1:
             return 1.0
-        return 1.0 - float(schedule.fractional_timestep(sigmas[step] * _ABOVE)) / (schedule.num_timesteps - 1)
+        level = math.log(float(sigmas[step]) * _ABOVE)
+        stride, count = schedule.timestep_stride, schedule.num_train_timesteps
+        place = float(np.interp(level, schedule.log_sigmas.double().numpy(), np.arange(count)))
+        return 1.0 - (place * stride + stride - 1) / (count * stride - 1)
 
     said = []
     for first, last in (map(int, span.split("-")) for span in ranges.split(",")):
