@@ -59,7 +59,9 @@ def get_index() -> Response:
 def get_user_style(door: Door) -> Response:
     """The user's own style sheet; nothing where there is none."""
     try:
-        return FileResponse(door.user_files.path("user.css"), media_type="text/css", headers={"cache-control": ASK_AGAIN})
+        return FileResponse(
+            door.user_files.path("user.css"), media_type="text/css", headers={"cache-control": ASK_AGAIN}
+        )
     except NotFound:
         return Response("", media_type="text/css")
 

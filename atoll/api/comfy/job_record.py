@@ -6,10 +6,12 @@ import threading
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from atoll.api.comfy.artifact_names import outputs_by_node
 from atoll.api.comfy.messages import JobMessages, Message
+from atoll.api.comfy.reply import to_json
 from atoll.api.services import REQUEST_KEY, StudioServices
 from atoll.jobs.job import DOOR_NOTES, Job, JobHead, JobState
 
@@ -82,6 +84,11 @@ class JobRecord:
                 for node_id in self.outputs
             },
         }
+
+    @cached_property
+    def history_json(self) -> bytes:
+        """The entry as it is sent, encoded once: some clients ask for the whole history ten times a second."""
+        return to_json(self.history_entry())
 
     def execution_status(self) -> dict[str, Any]:
         is_done = self.job.state is JobState.DONE
@@ -167,11 +174,15 @@ class RecordBook:
 
     def record(self, job_id: str) -> JobRecord:
         """Raises: NotFound."""
-        with self._lock:
-            if job_id in self._kept:
-                self._kept.move_to_end(job_id)
-                return self._kept[job_id]
-        return self.record_of(self._services.job(job_id))
+        return self._kept_record(job_id) or self.record_of(self._services.job(job_id))
+
+    def ended_record(self, job_id: str) -> JobRecord | None:
+        """None for a job that waits or runs: cheap, since clients poll for the end. Raises: NotFound."""
+        kept = self._kept_record(job_id)
+        if kept is None:
+            job = self._services.job(job_id)
+            kept = self.record_of(job) if job.state.is_terminal else None
+        return kept
 
     def entry_in_queue(self, job: Job) -> list[Any]:
         """As GET /queue lists a job that waits or runs."""
@@ -192,14 +203,18 @@ class RecordBook:
                     self._kept.popitem(last=False)
         return record
 
+    def _kept_record(self, job_id: str) -> JobRecord | None:
+        with self._lock:
+            if job_id in self._kept:
+                self._kept.move_to_end(job_id)
+            return self._kept.get(job_id)
+
     def _output_nodes(self, job: Job) -> list[str]:
         specs = {node_id: self._services.registry.get(node["class_type"]) for node_id, node in job.graph.items()}
         return [node_id for node_id, spec in specs.items() if spec is not None and spec.is_output]
 
 
-def replay_events(
-    services: StudioServices, messages: JobMessages, job_id: str, *, before: int | None = None
-) -> None:
+def replay_events(services: StudioServices, messages: JobMessages, job_id: str, *, before: int | None = None) -> None:
     """Let `messages` take in the stored events of its job, those numbered below `before` only."""
     after = 0
     while page := services.read_events(job_id, after=after, limit=PAGE):

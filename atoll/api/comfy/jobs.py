@@ -37,7 +37,7 @@ def list_jobs(
     """Jobs of some states (comma between them) and of one workflow, a page at a time."""
     if sort_by not in SORTED_BY or sort_order not in ("asc", "desc"):
         raise InvalidRequest(
-            f"sort_by {sort_by!r:.80} and sort_order {sort_order!r:.80}: known are {', '.join(SORTED_BY)}; asc and desc."
+            f"sort_by {sort_by!r:.80}, sort_order {sort_order!r:.80}: known are {', '.join(SORTED_BY)}; asc and desc."
         )
     heads = [head for head in services.job_heads(states=_states(status), limit=MOST_ENTRIES) if _is_shown(door, head)]
     if workflow_id:
@@ -72,7 +72,8 @@ def cancel_jobs(services: Services, body: RawBody) -> Json:
     job_ids = parse_object(body).get("job_ids")
     if not isinstance(job_ids, list) or not all(isinstance(job_id, str) for job_id in job_ids):
         raise InvalidRequest('job_ids is missing. Send {"job_ids": ["...", ...]}.')
-    return Json({"cancelled": any([_cancel(services, job_id) for job_id in job_ids])})
+    cancelled = [_cancel(services, job_id) for job_id in job_ids]
+    return Json({"cancelled": any(cancelled)})
 
 
 @router.post("/jobs/{job_id}/cancel")

@@ -43,7 +43,7 @@ class Preview:
         """Big-endian numbers, then the picture; metadata only for clients that said they understand it."""
         if not with_metadata:
             return struct.pack(">II", PREVIEW, JPEG) + self.jpeg
-        node = {name: self.node_id for name in ("node_id", "display_node_id", "real_node_id")}
+        node = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), self.node_id)
         metadata = {**node, "parent_node_id": None, "prompt_id": self.prompt_id, "image_type": "image/jpeg"}
         text = json.dumps(metadata).encode()
         return struct.pack(">II", PREVIEW_WITH_METADATA, len(text)) + text + self.jpeg
@@ -52,7 +52,7 @@ class Preview:
 class JobMessages:
     """One job's messages, made from its events, which must come in order and from the first one on.
 
-    node_id: what runs now. kept: what history keeps of what was told. error: the data of `execution_error`, if it failed.
+    node_id: what runs now. kept: what history keeps of what was told. error: what `execution_error` says, if it failed.
     """
 
     def __init__(self, job: Job) -> None:
@@ -140,7 +140,7 @@ class JobMessages:
             told.append(self._progress_state())
 
     def _note(self, node_id: str, value: int, most: int, state: str) -> None:
-        ids = {name: node_id for name in ("node_id", "display_node_id", "real_node_id")}
+        ids = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), node_id)
         self._nodes[node_id] = {
             "value": value,
             "max": most,

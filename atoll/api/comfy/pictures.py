@@ -35,7 +35,7 @@ def view(
     preview: str = "",
     channel: str = "rgba",
 ) -> Response:
-    """A picture's file; with `preview=webp;90` a smaller one; with `channel` its colours or its opacity alone, as PNG."""
+    """A picture's file; with `preview=webp;90` a smaller one; with `channel` its colours or opacity alone, as PNG."""
     path, media_type = picture_file(services, filename, type, subfolder)
     if channel not in CHANNELS:
         raise InvalidRequest(f"channel {channel!r:.80} is not known. Known: {', '.join(CHANNELS)}.")

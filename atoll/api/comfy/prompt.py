@@ -15,6 +15,8 @@ from atoll.api.request_scope import Services
 from atoll.api.services import StudioServices
 from atoll.errors import InvalidRequest
 from atoll.graph.node import OneFile
+from atoll.graph.ui_form import is_ui_format
+from atoll.graph.ui_format import api_form
 from atoll.graph.validate import Validation
 from atoll.jobs.job import DOOR_NOTES, JobState
 
@@ -45,6 +47,9 @@ def post_prompt(services: Services, body: RawBody) -> Json:
         return Json(error_body("invalid_prompt_id", words, f"{prompt_id!r:.100}"), 400)
     graph = request.get("prompt")
     targets = request.get("partial_execution_targets")
+    workflow = graph if is_ui_format(graph) else None
+    if workflow is not None:  # ComfyUI takes the API form alone; what people save and share is as good
+        graph = api_form(workflow, services.registry)
     if isinstance(graph, dict):
         graph = with_pictures_by_content(services, graph)
         if isinstance(targets, list):
@@ -55,6 +60,8 @@ def post_prompt(services: Services, body: RawBody) -> Json:
         reply = {"error": error, "node_errors": node_errors, "sentences": sentences_of(validation)}
         return Json(reply, 400)
     notes, pnginfo = notes_of(request)
+    if workflow is not None:
+        pnginfo = {"workflow": workflow, **pnginfo}
     try:
         job = services.submit_valid_graph(
             validation.lenient(),
@@ -119,9 +126,9 @@ def needed_by(graph: dict[str, Any], targets: Collection[str]) -> dict[str, Any]
         needed.add(node_id)
         node = graph[node_id]
         inputs = node.get("inputs") if isinstance(node, dict) else None
-        for value in inputs.values() if isinstance(inputs, dict) else ():
-            if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in graph:
-                pending.append(value[0])
+        values = inputs.values() if isinstance(inputs, dict) else ()
+        links = [value for value in values if isinstance(value, list) and len(value) == 2]
+        pending += [link[0] for link in links if isinstance(link[0], str) and link[0] in graph]
     return {node_id: node for node_id, node in graph.items() if node_id in needed}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from atoll.api.comfy.reply import GET, ComfyRoute, Json, RawBody, as_count, parse_object
+from atoll.api.comfy.job_record import JobRecord
+from atoll.api.comfy.reply import GET, ComfyRoute, Json, RawBody, as_count, parse_object, to_json
 from atoll.api.comfy.state import ComfyDoor, Door
 from atoll.api.request_scope import Services
 from atoll.api.services import StudioServices
@@ -16,7 +18,7 @@ from atoll.jobs.job import JobHead, JobState
 router = APIRouter(route_class=ComfyRoute)
 
 MOST_ENTRIES = 10_000  # of the history, as in ComfyUI
-ENTRIES_UNASKED = 200  # where a client asks for "all", as some do ten times a second
+ENTRIES_UNASKED = 100  # where a client asks for "all", as some do ten times a second
 MOST_WAITING = 10_000
 
 
@@ -48,27 +50,24 @@ def change_queue(services: Services, body: RawBody) -> Response:
 
 
 @router.api_route("/history", methods=GET)
-def get_history(
-    services: Services, door: Door, max_items: str | None = None, offset: str | None = None
-) -> Json:
+def get_history(services: Services, door: Door, max_items: str | None = None, offset: str | None = None) -> Response:
     """Ended jobs, oldest first: the newest `max_items`, or as many from `offset` on."""
     heads = _shown_heads(services, door)
     count, start = as_count(max_items, "max_items"), as_count(offset, "offset")
     if start is None:
         start = max(0, len(heads) - (ENTRIES_UNASKED if count is None else count))
     chosen = heads[start:] if count is None else heads[start : start + count]
-    return Json({head.job_id: door.records.record(head.job_id).history_entry() for head in chosen})
+    return _history([door.records.record(head.job_id) for head in chosen])
 
 
 @router.api_route("/history/{prompt_id}", methods=GET)
-def get_history_of(services: Services, door: Door, prompt_id: str) -> Json:
+def get_history_of(door: Door, prompt_id: str) -> Response:
     """`{}` for what has not ended, or is not known."""
     try:
-        record = door.records.record(prompt_id)
+        record = door.records.ended_record(prompt_id)
     except NotFound:
-        return Json({})
-    shown = door.cleared.shows(record.head())
-    return Json({prompt_id: record.history_entry()} if shown else {})
+        record = None
+    return _history([record] if record is not None and door.cleared.shows(record.head()) else [])
 
 
 @router.post("/history")
@@ -90,6 +89,12 @@ def interrupt(services: Services, body: RawBody) -> Response:
         if wanted is None or head.job_id == wanted:
             services.cancel(head.job_id)
     return Response()
+
+
+def _history(records: Iterable[JobRecord]) -> Response:
+    """A JSON object of entries by id, put together from what is encoded already."""
+    entries = (to_json(record.job.job_id) + b":" + record.history_json for record in records)
+    return Response(b"{" + b",".join(entries) + b"}", media_type="application/json")
 
 
 def _shown_heads(services: StudioServices, door: ComfyDoor) -> list[JobHead]:

@@ -146,4 +146,3 @@ def list_files(services: Services, place: str) -> Json:
         raise InvalidRequest(f"type {place!r:.80} is not known. Known: output, input, temp.")
     entries = services.artifacts(kind=place, limit=MOST_FILES)
     return Json([f"{comfy_name(entry)} [{place}]" for entry in entries])
-
