@@ -26,7 +26,8 @@ LISTS = [
 ]
 OBJECTS = [
     "/prompt", "/queue", "/history", "/jobs", "/object_info", "/system_stats", "/users", "/settings", "/features",
-    "/i18n", "/workflow_templates", "/global_subgraphs", "/node_replacements", "/internal/logs/raw", "/internal/folder_paths",
+    "/i18n", "/workflow_templates", "/global_subgraphs", "/node_replacements", "/internal/logs/raw",
+    "/internal/folder_paths",
 ]  # fmt: skip
 
 
