@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-DEEPEST = 30  # brackets inside each other; deeper ones are text
+from atoll.errors import InvalidRequest
+
+DEEPEST = 30  # changes inside each other; deeper ones are text
+MOST_CHANGES = 200
+LONGEST_WORDINGS = 1_000_000  # characters of all wordings together
 _NUMBER = re.compile(r"\s*(?:\d+(?:\.\d*)?|\.\d+)\s*")
 _PIECE = re.compile(r"\\.|[\[\]():|]|[^\\\[\]():|]+|\\", re.DOTALL)
 
@@ -54,6 +58,10 @@ def texts_of_steps(prompt: str, steps: int, *, steps_before: int | None = None) 
     parts = parse_parts(prompt)
     if all(isinstance(part, str) for part in parts):
         return [TextOfSteps(prompt, ((0, steps),))]
+    if prompt.count("[") > MOST_CHANGES:
+        raise InvalidRequest(
+            f"The prompt changes at more than {MOST_CHANGES} places. Write fewer [from:to:when] and [a|b]."
+        )
     ranges: dict[str, list[tuple[int, int]]] = {}
     for step in range(steps):
         own = ranges.setdefault(_said(parts, step, steps, steps_before), [])
@@ -61,6 +69,10 @@ def texts_of_steps(prompt: str, steps: int, *, steps_before: int | None = None) 
             own[-1] = own[-1][0], step + 1
         else:
             own.append((step, step + 1))
+    if sum(map(len, ranges)) > LONGEST_WORDINGS:
+        raise InvalidRequest(
+            f"The prompt has {len(ranges)} wordings, of more than {LONGEST_WORDINGS:,} characters together. Shorten it."
+        )
     return [TextOfSteps(text, tuple(own)) for text, own in ranges.items()]
 
 
@@ -92,7 +104,10 @@ def _parts(pieces: Sequence[str], start: int, end: int, partners: dict[int, int]
         if closing is not None and closing < end and depth < DEEPEST:
             special = _special(pieces, index + 1, closing, partners, depth)
         if special is None or closing is None:
-            parts.append(pieces[index])
+            if parts and isinstance(parts[-1], str):
+                parts[-1] += pieces[index]
+            else:
+                parts.append(pieces[index])
             index += 1
         else:
             parts.append(special)
@@ -109,7 +124,8 @@ def _special(
         spans = [(before + 1, after) for before, after in pairwise(cuts)]
         if mark == "|" and len(spans) > 1:
             return Turns([_parts(pieces, *span, partners, depth + 1) for span in spans])
-        when = "".join(pieces[slice(*spans[-1])])
+        last = slice(*spans[-1])
+        when = "".join(pieces[last]) if last.stop - last.start == 1 else ""
         if mark == ":" and len(spans) in (2, 3) and _NUMBER.fullmatch(when):
             texts = [_parts(pieces, *span, partners, depth + 1) for span in spans[:-1]]
             return Change(texts[0] if len(texts) == 2 else (), texts[-1], when.strip())
