@@ -40,7 +40,7 @@ def image(
     vae: Annotated[str | None, typer.Option(help="Another VAE.", show_default=FROM_MODEL)] = None,
     clip_skip: Annotated[int, typer.Option(help="2: the text encoder's last but one layer.")] = 1,
     init: Annotated[Path | None, typer.Option(help="Picture to start from.", show_default=False)] = None,
-    strength: Annotated[float, typer.Option(help="With --init: 0 gives it back, 1 forgets it.")] = 0.75,
+    strength: Annotated[float, typer.Option(help="With --init: 0 gives it back, 1 keeps next to nothing.")] = 0.75,
     mask: Annotated[
         Path | None,
         typer.Option(help="With --init: what is white is painted anew.", show_default=False),

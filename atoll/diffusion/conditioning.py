@@ -79,7 +79,7 @@ class Conditioning:
         return replace(self, embeds=torch.cat([self.embeds, other.embeds], dim=1))
 
     def mixed_with(self, other: Conditioning, share: float) -> Conditioning:
-        """`share` of this one's embeddings and 1 - share of the other's, which is cut or filled up to this one's length.
+        """`share` of this one's embeddings, the rest of the other's, which is cut or filled up to this one's length.
 
         Raises: InvalidRequest if they come from text encoders of different families.
         """

@@ -137,9 +137,10 @@ def build_estimate(
         if key not in calls_for:
             plan = plan_calls(everybody, speaks)
             negative = [number == 1 for number in group_of]
-            calls_for[key] = everybody, [
-                build_call(model, everybody, members, negative, inpaint_start) for members in plan
-            ]
+            calls_for[key] = (
+                everybody,
+                [build_call(model, everybody, members, negative, inpaint_start) for members in plan],
+            )
         seen = scale_input(model.noise_schedule, latents, sigma).to(model.dtype)
         timestep = tell_timestep(sigma).to(model.device)
         answers: dict[int, Tensor] = {}

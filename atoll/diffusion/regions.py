@@ -119,9 +119,7 @@ def box_around(mask: Tensor) -> Box:
     if len(rows) == 0:
         return Box(LEAST_SIDE, LEAST_SIDE, 0, 0)
     top, left = int(rows[0]), int(columns[0])
-    return Box(
-        max(LEAST_SIDE, int(rows[-1]) - top + 1), max(LEAST_SIDE, int(columns[-1]) - left + 1), top, left
-    )
+    return Box(max(LEAST_SIDE, int(rows[-1]) - top + 1), max(LEAST_SIDE, int(columns[-1]) - left + 1), top, left)
 
 
 def with_partners(own: Sequence[Placed], others: Sequence[Placed]) -> list[Placed]:

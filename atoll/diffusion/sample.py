@@ -7,8 +7,8 @@ What denoising_strength means depends on the family of the schedule (`sigmas.py`
 - with ComfyUI's schedules `num_inference_steps` steps are made in any case, from a lower sigma;
 - with diffusers_* schedules int(num_inference_steps * denoising_strength) of them are made.
 
-With 1 the first adds full noise to the latents, of which next to nothing stays, as in ComfyUI; the second starts from pure
-noise, whatever the latents hold. In both, zeros are a picture from nothing, and 0 gives the latents back.
+With 1 the first adds full noise to the latents, of which next to nothing stays, as in ComfyUI; the second starts from
+pure noise, whatever the latents hold. In both, zeros are a picture from nothing, and 0 gives the latents back.
 
 To equal diffusers' pipelines: sampler ddim or pndm with schedule diffusers_leading, euler or lms with
 diffusers_linspace, each the spacing that its scheduler class has by default. (Not pndm with a network that predicts v:
@@ -141,9 +141,9 @@ def sample_latents(
     clean = latents.to(model.device, torch.float32) * model.scaling_factor
     noise = torch.zeros_like(clean)
     if add_noise:
-        noise = draw_start_noise(
-            clean.shape, seed, rule=noise_rule, batch_index=batch_index, variation=variation
-        ).to(model.device)
+        noise = draw_start_noise(clean.shape, seed, rule=noise_rule, batch_index=batch_index, variation=variation).to(
+            model.device
+        )
     from_nothing = add_noise and denoising_strength == 1 and walk.forgets
     start = noise * walk.start_scale if from_nothing else clean + noise * walk.start_scale
 

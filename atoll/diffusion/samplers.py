@@ -10,6 +10,8 @@ from torch import Tensor
 
 from atoll.diffusion.denoiser import Denoiser, OnStep, ignore_step
 from atoll.diffusion.noise import NoiseRule, brownian_noise, independent_noise
+from atoll.diffusion.samplers_dpm import sample_dpm_adaptive, sample_dpm_fast
+from atoll.diffusion.samplers_exponential_sde import sample_er_sde, sample_seeds_2, sample_seeds_3
 from atoll.diffusion.samplers_multistep import (
     sample_deis,
     sample_dpmpp_2m,
@@ -32,7 +34,9 @@ from atoll.diffusion.samplers_singlestep import (
     sample_dpmpp_2s_ancestral,
     sample_euler,
     sample_euler_ancestral,
+    sample_gradient_estimation,
     sample_heun,
+    sample_heunpp2,
     sample_lcm,
 )
 from atoll.diffusion.samplers_uni_pc import sample_uni_pc, sample_uni_pc_bh2
@@ -79,9 +83,12 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(sample_euler),
     "euler_ancestral": Sampler(sample_euler_ancestral, "independent"),
     "heun": Sampler(sample_heun),
+    "heunpp2": Sampler(sample_heunpp2),
     "dpm_2": Sampler(sample_dpm_2, drop_penultimate=True),
     "dpm_2_ancestral": Sampler(sample_dpm_2_ancestral, "independent", drop_penultimate=True),
     "lms": Sampler(sample_lms),
+    "dpm_fast": Sampler(sample_dpm_fast),
+    "dpm_adaptive": Sampler(sample_dpm_adaptive),
     "dpmpp_2s_ancestral": Sampler(sample_dpmpp_2s_ancestral, "independent"),
     "dpmpp_sde": Sampler(sample_dpmpp_sde, "brownian"),
     "dpmpp_sde_gpu": Sampler(sample_dpmpp_sde, "brownian"),
@@ -95,9 +102,14 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(sample_ddpm, "independent"),
     "lcm": Sampler(sample_lcm, "independent"),
     "ipndm": Sampler(sample_ipndm),
+    "ipndm_v": Sampler(sample_lms),  # its weights for uneven steps are the same integrals
     "deis": Sampler(sample_deis),
     "res_multistep": Sampler(sample_res_multistep),
     "res_multistep_ancestral": Sampler(sample_res_multistep_ancestral, "independent"),
+    "gradient_estimation": Sampler(sample_gradient_estimation),
+    "er_sde": Sampler(sample_er_sde, "independent"),
+    "seeds_2": Sampler(sample_seeds_2, "independent"),
+    "seeds_3": Sampler(sample_seeds_3, "independent"),
     "ddim": Sampler(sample_euler),
     "uni_pc": Sampler(sample_uni_pc, drop_penultimate=True),
     "uni_pc_bh2": Sampler(sample_uni_pc_bh2, drop_penultimate=True),

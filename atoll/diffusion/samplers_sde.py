@@ -44,7 +44,9 @@ def sample_dpmpp_sde(
         sigma_down, sigma_up = split_ancestral_step(sigma, middle, eta)
         half_way = hold_estimate(denoised, latents, sigma_down / sigma)
         half_way = half_way + draw_noise(sigma, middle) * (s_noise * sigma_up)
-        denoised = (1 - second) * denoised + second * denoise(half_way, middle) if r != 0.5 else denoise(half_way, middle)
+        denoised = (
+            (1 - second) * denoised + second * denoise(half_way, middle) if r != 0.5 else denoise(half_way, middle)
+        )
         sigma_down, sigma_up = split_ancestral_step(sigma, sigma_next, eta)
         latents = hold_estimate(denoised, latents, sigma_down / sigma)
         latents = latents + draw_noise(sigma, sigma_next) * (s_noise * sigma_up)

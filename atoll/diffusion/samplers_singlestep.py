@@ -188,3 +188,50 @@ def sample_lcm(
         if sigma_next > 0:
             latents = latents + draw_noise(sigma, sigma_next) * sigma_next
     return latents
+
+
+def sample_heunpp2(denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: OnStep = ignore_step) -> Tensor:
+    """Heun with a look two steps ahead: slopes weigh by their sigmas over the first one. Up to three calls in a step.
+
+    Source: Heun++ as in Carzit's sd-webui-samplers-scheduler.
+    """
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(latents, sigma)
+        on_step(step, denoised)
+        slope = slope_of(latents, sigma, denoised)
+        width = sigma_next - sigma
+        ahead = sigmas[step + 1 : step + 3]  # one of them is the end in the last step but one
+        slopes, arrived = [slope], latents
+        if sigma_next != sigmas[-1]:
+            place = sigma
+            for level in ahead if ahead[-1] != sigmas[-1] else ahead[:1]:
+                arrived = arrived + slopes[-1] * (level - place)
+                slopes.append(slope_of(arrived, level, denoise(arrived, level)))
+                place = level
+        shares = [level / (len(slopes) * sigmas[0]) for level in ahead[: len(slopes) - 1]]
+        slope = slope * (1 - sum(shares)) if shares else slope
+        for share, later in zip(shares, slopes[1:], strict=True):
+            slope = slope + share * later
+        latents = latents + slope * width
+    return latents
+
+
+def sample_gradient_estimation(
+    denoise: Denoiser, latents: Tensor, sigmas: Tensor, on_step: OnStep = ignore_step
+) -> Tensor:
+    """Euler steps whose slope is drawn out from the one before: gradient descent with momentum.
+
+    Source: Permenter & Yuan 2023, arXiv:2306.04848, algorithm 2 with gamma = 2.
+    """
+    before: Tensor | None = None
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(latents, sigma)
+        on_step(step, denoised)
+        if sigma_next == 0:
+            latents = denoised
+            continue
+        slope = slope_of(latents, sigma, denoised)
+        drawn_out = slope if before is None else 2 * slope - before
+        latents = latents + drawn_out * (sigma_next - sigma)
+        before = slope
+    return latents

@@ -90,7 +90,7 @@ class NoiseSchedule:
         return float(self.sigmas[-1])
 
     def sigma_at_percent(self, percent: float) -> float:
-        """Sigma after that part of the way from all noise (0, where it is endless) to the picture (1, where it is 0)."""
+        """Sigma after that part of the way from noise (0, where it is endless) to the picture (1, where it is 0)."""
         if percent <= 0:
             return math.inf
         if percent >= 1:

@@ -113,13 +113,13 @@ def encode_prompt(
 
 
 def encode_two_prompts(text_encoder: TextEncoder, prompt_l: str, prompt_g: str) -> Conditioning:
-    """Encode a prompt for each of SDXL's text encoders, in ComfyUI's grammar; the shorter is filled up with empty chunks.
+    """Encode a prompt for each of SDXL's text encoders, in ComfyUI's grammar. The shorter gets empty chunks.
 
     Returns: as `encode_prompt`. Raises: InvalidRequest, also for a text encoder that is no pair.
     """
     if len(text_encoder.encoders) != 2:
         raise InvalidRequest(
-            "This text encoder is not SDXL's, which are two. Encode the prompt with CLIPTextEncode, or load an SDXL model."
+            "This text encoder is not SDXL's, which are two. Use CLIPTextEncode, or load an SDXL model."
         )
     chunked = []
     for encoder, prompt in zip(text_encoder.encoders, (prompt_l, prompt_g), strict=True):

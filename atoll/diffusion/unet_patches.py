@@ -381,7 +381,9 @@ class SelfAttentionGuidance:
     scale: float
     blur_sigma: float
 
-    def corrected(self, unet: UNet2DConditionModel, known: Estimates, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def corrected(
+        self, unet: UNet2DConditionModel, known: Estimates, ask: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         """ask: (latents, sigma) -> clean latents by the negative prompt."""
         guided, negative = known.denoised[2], known.denoised[1]
         if min(guided.shape[-2:]) <= LEAST_SIDE:

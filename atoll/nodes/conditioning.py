@@ -170,9 +170,7 @@ def set_mask(
     set_cond_area: Annotated[str, OneOf(("default", "mask bounds"))],
 ) -> Conditionings:
     """Let a prompt speak where a mask is; with "mask bounds" the network is shown only the rectangle around it."""
-    return _changed(
-        conditioning, mask=mask, mask_strength=strength, mask_sets_area=set_cond_area == "mask bounds"
-    )
+    return _changed(conditioning, mask=mask, mask_strength=strength, mask_sets_area=set_cond_area == "mask bounds")
 
 
 @node("ConditioningZeroOut", title="ConditioningZeroOut", category="advanced/conditioning")

@@ -118,7 +118,9 @@ def split_sigmas(sigmas: Sigmas, *, step: Annotated[int, Range(0, 10_000)] = 0) 
     return sigmas[: step + 1], sigmas[step:]
 
 
-@node("SplitSigmasDenoise", title="SplitSigmasDenoise", category=SIGMA_TOOLS, output_names=("high_sigmas", "low_sigmas"))
+@node(
+    "SplitSigmasDenoise", title="SplitSigmasDenoise", category=SIGMA_TOOLS, output_names=("high_sigmas", "low_sigmas")
+)
 def split_sigmas_by_strength(
     sigmas: Sigmas, *, denoise: Annotated[float, Range(0.0, 1.0, step=0.01)] = 1.0
 ) -> tuple[Sigmas, Sigmas]:
@@ -195,7 +197,7 @@ def lms_sampler(*, order: Annotated[int, Range(1, 100)] = 4) -> Sampler:
     return Sampler(partial(sample_lms, order=order))
 
 
-# --- guiders and noise. Guiders are not cached: they hold the model's weights, which the shelf of models counts already.
+# --- guiders and noise. Guiders are not cached: they hold the model's weights, which the shelf of models counts.
 
 
 @node("BasicGuider", title="BasicGuider", category=GUIDERS, cached=False)

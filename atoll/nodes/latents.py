@@ -32,8 +32,12 @@ def _possible_size(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 @node("EmptyLatentImage", title="Empty Latent Image", category="latent", check=_possible_size)
 def empty_latents(
     *,
-    width: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")] = 512,
-    height: Annotated[int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")] = 512,
+    width: Annotated[
+        int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")
+    ] = 512,
+    height: Annotated[
+        int, Range(16, MAX_SIDE, step=8), Tooltip("Pixels; what is over a multiple of 8 is cut off.")
+    ] = 512,
     batch_size: Annotated[int, Range(1, 4096), Tooltip("How many pictures.")] = 1,
 ) -> Latents:
     """Latents that say nothing, to draw upon."""

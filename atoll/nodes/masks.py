@@ -96,7 +96,6 @@ def composite_masks(
     destination: Mask, source: Mask, *, x: Place = 0, y: Place = 0, operation: Annotated[str, OneOf(OPERATIONS)]
 ) -> Mask:
     """A mask laid on another with its left upper corner at x, y. "and", "or" and "xor" round both to 0 and 1."""
-    import torch  # not at the top: the server must not load it
 
     result = destination.reshape(-1, *destination.shape[-2:]).clone()
     source = source.reshape(-1, *source.shape[-2:])

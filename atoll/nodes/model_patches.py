@@ -104,9 +104,7 @@ def free_u_by_structure(
     return replace(model, patches=(*model.patches, FreeU((b1, b2), (s1, s2), by_structure=True)))
 
 
-@node(
-    "HyperTile", title="HyperTile", untitled=True, schema="v3", category="model_patches/unet", cached=False
-)
+@node("HyperTile", title="HyperTile", untitled=True, schema="v3", category="model_patches/unet", cached=False)
 def attend_in_tiles(
     model: Model,
     *,
@@ -122,9 +120,7 @@ def attend_in_tiles(
     return replace(model, patches=(*model.patches, HyperTile(tile, swap_size, max_depth, scale_depth)))
 
 
-@node(
-    "TomePatchModel", title="Merge Tokens", untitled=True, schema="v3", category="model_patches/unet", cached=False
-)
+@node("TomePatchModel", title="Merge Tokens", untitled=True, schema="v3", category="model_patches/unet", cached=False)
 def merge_tokens(model: Model, *, ratio: Annotated[float, Range(0.0, 1.0, step=0.01)] = 0.3) -> Model:
     """Self-attention asks for like parts of the picture only once: faster, a little less exact."""
     from atoll.diffusion.unet_patches import TokenMerging  # loads torch, which the server must not

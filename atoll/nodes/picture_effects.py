@@ -268,9 +268,7 @@ def _composite(source: Tensor, above: Tensor, destination: Tensor, below: Tensor
     return rules[mode]
 
 
-@node(
-    "RebatchImages", title="Rebatch Images", schema="v3", category="image/batch", takes_lists=True, gives_lists=True
-)
+@node("RebatchImages", title="Rebatch Images", schema="v3", category="image/batch", takes_lists=True, gives_lists=True)
 def rebatch_images(images: Image, *, batch_size: Annotated[int, Range(1, 4096)] = 1) -> Image:
     """Pictures as a list of batches of that size; later nodes take one batch after the other."""
     import torch  # not at the top: the server must not load it

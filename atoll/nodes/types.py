@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atoll.diffusion.conditioning import Conditioning
-    from atoll.diffusion.inpaint import CropBox
     from atoll.diffusion.custom_sampling import Guider as DiffusionGuider
     from atoll.diffusion.custom_sampling import StartNoise
+    from atoll.diffusion.inpaint import CropBox
     from atoll.diffusion.model import Model as DiffusionModel
     from atoll.diffusion.noise import Variation
     from atoll.diffusion.samplers import Sampler as DiffusionSampler

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atoll.diffusion.noise import brownian_noise, draw_start_noise, independent_noise
+from atoll.diffusion.noise import Variation, brownian_noise, draw_start_noise, independent_noise, turn_towards
 from atoll.errors import InvalidRequest
 
 SHAPE = (3, 4, 6, 5)
@@ -73,3 +73,34 @@ def test_a_brownian_way_does_not_depend_on_how_it_is_cut():
 def test_the_ends_of_the_way_are_not_complained_about():
     sigmas = torch.tensor([14.614641189575195, 0.029167158529162407, 0.0])
     assert brownian_noise(torch.zeros(SHAPE), sigmas, 5)(sigmas[0], sigmas[1]).isfinite().all()
+
+
+def test_a_variation_goes_from_the_seed_to_the_subseed():
+    def drawn(strength: float) -> torch.Tensor:
+        return draw_start_noise(SHAPE, 5, rule="per_image", variation=Variation(9, strength))
+
+    own = [draw_start_noise((1, *SHAPE[1:]), seed) for seed in (5, 6, 9, 10)]
+    assert torch.equal(drawn(0.0)[:2], torch.cat(own[:2]))  # seed + i
+    towards = drawn(0.4)
+    for index, subseed in enumerate((9, 10)):  # one seed for all, subseed + i
+        other = draw_start_noise((1, *SHAPE[1:]), subseed)
+        assert torch.equal(towards[index], turn_towards(own[0][0], other[0], 0.4))
+    torch.testing.assert_close(drawn(1.0)[:2], torch.cat(own[2:]))
+
+
+def test_turning_goes_along_the_arc_between_two_directions():
+    first, second = torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
+    first[0, 0], second[0, 1] = 1, 1
+    half = turn_towards(first, second, 0.5)
+    torch.testing.assert_close(half.flatten(), torch.tensor([0.5, 0.5]).sqrt())
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 9), (4, 3), (6, 5), (9, 3)])
+def test_noise_of_another_size_lies_in_the_middle(height: int, width: int):
+    variation = Variation(resize_from=(4, 3))
+    noise = draw_start_noise((1, 4, height, width), 5, rule="per_image", variation=variation)
+    small = draw_start_noise((1, 4, 4, 3), 5)
+    top, left = (height - 4) // 2, (width - 3) // 2
+    assert torch.equal(noise[..., top : top + 4, left : left + 3], small)
+    if (height, width) == (10, 9):
+        assert torch.equal(noise[..., 0, :], draw_start_noise((1, 4, 10, 9), 5)[..., 0, :])

@@ -16,11 +16,14 @@ from atoll.errors import InvalidRequest, JobCancelled
 
 NOISE_SCHEDULE = NoiseSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
 SPREAD = 0.5  # of the made-up data: a Gaussian, of which the best denoiser and the ODE's solution are known
-SECOND_NAMES = {name: name.removesuffix("_gpu") for name in SAMPLERS if name.endswith("_gpu")} | {"plms": "pndm"}
+SECOND_NAMES = {name: name.removesuffix("_gpu") for name in SAMPLERS if name.endswith("_gpu")}
+SECOND_NAMES |= {"plms": "pndm", "ipndm_v": "lms"}
 DISTINCT = [name for name in SAMPLERS if name not in SECOND_NAMES]
 WITHOUT_NOISE = [name for name in DISTINCT if SAMPLERS[name].noise == "none"]
 WITH_NOISE = [name for name in DISTINCT if SAMPLERS[name].noise != "none"]
 FIRST_ORDER = ("euler", "ddim")
+OWN_STEPS = ("dpm_fast", "dpm_adaptive")  # they walk from the first to the lowest sigma above 0 in steps of their own
+STEPWISE = [name for name in DISTINCT if name not in OWN_STEPS]
 
 
 def denoise_gaussian(latents: Tensor, sigma: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ def relative_error(sampler: str, steps: int) -> float:
     return float((result - exact).norm() / exact.norm())
 
 
-@pytest.mark.parametrize("sampler", DISTINCT)
+@pytest.mark.parametrize("sampler", STEPWISE)
 @pytest.mark.parametrize("steps", [1, 2, 3, 12])
 def test_lands_on_the_target_of_a_constant_denoiser(sampler: str, steps: int):
     target = torch.full((1, 4, 8, 8), 0.25)
@@ -104,7 +107,7 @@ def test_alone_a_picture_is_the_same_as_in_a_batch_when_each_has_its_own_seed(sa
     assert torch.equal(second, again)
 
 
-@pytest.mark.parametrize("sampler", DISTINCT)
+@pytest.mark.parametrize("sampler", STEPWISE)
 def test_tells_every_step_once_and_leaves_its_input_alone(sampler: str):
     sigmas = build_sigmas("normal", NOISE_SCHEDULE, 6)
     start, given = start_latents(sigmas[0]), sigmas.clone()
@@ -116,7 +119,7 @@ def test_tells_every_step_once_and_leaves_its_input_alone(sampler: str):
     assert torch.equal(sigmas, given)
 
 
-@pytest.mark.parametrize("sampler", DISTINCT)
+@pytest.mark.parametrize("sampler", STEPWISE)
 def test_stops_within_the_step_in_which_it_is_told_to(sampler: str):
     sigmas = build_sigmas("normal", NOISE_SCHEDULE, 6)
     calls = 0
@@ -132,7 +135,7 @@ def test_stops_within_the_step_in_which_it_is_told_to(sampler: str):
 
     with pytest.raises(JobCancelled):
         run_sampler(sampler, denoise, start_latents(sigmas[0]), sigmas, seed=1, on_step=stop)
-    assert calls <= 5  # two in each of the two steps before, one in the step itself
+    assert calls <= 7  # at most three in each of the two steps before, one in the step itself
 
 
 @pytest.mark.parametrize("sampler", DISTINCT)
@@ -172,6 +175,39 @@ def test_entered_at_the_first_step_diffusers_lms_is_the_plain_one_but_for_the_st
     start = start_latents(sigmas[0])
     plain = run_sampler("lms", denoise_gaussian, start, sigmas, seed=1)
     torch.testing.assert_close(sample_lms_as_diffusers(denoise_gaussian, start, sigmas), plain)
+
+
+@pytest.mark.parametrize("sampler", OWN_STEPS)
+def test_steps_of_ones_own_end_at_the_lowest_sigma_and_can_be_stopped(sampler: str):
+    sigmas = build_sigmas("normal", NOISE_SCHEDULE, 12)
+    target, noise = torch.full((1, 4, 8, 8), 0.25), torch.randn(1, 4, 8, 8)
+    result = run_sampler(sampler, lambda latents, sigma: target, target + sigmas[0] * noise, sigmas, seed=1)
+    torch.testing.assert_close(result, target + sigmas[-2] * noise, atol=1e-4, rtol=1e-4)
+    told: list[int] = []
+
+    def stop(step: int, denoised: Tensor) -> None:
+        told.append(step)
+        if len(told) == 2:
+            raise JobCancelled("stopped by its owner")
+
+    with pytest.raises(JobCancelled):
+        run_sampler(sampler, denoise_gaussian, start_latents(sigmas[0]), sigmas, seed=1, on_step=stop)
+    assert told == [0, 1]
+
+
+def test_dpm_fast_asks_the_network_once_for_each_step():
+    calls = 0
+
+    def count(latents: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return denoise_gaussian(latents, sigma)
+
+    for steps in range(2, 10):
+        calls = 0
+        sigmas = build_sigmas("normal", NOISE_SCHEDULE, steps)
+        run_sampler("dpm_fast", count, start_latents(sigmas[0]), sigmas, seed=1)
+        assert calls == steps
 
 
 def test_a_second_name_is_the_same_sampler():
