@@ -1,4 +1,7 @@
-"""Programs that were written for ComfyUI, unchanged, before a real server and worker."""
+"""Programs that were written for ComfyUI, unchanged, before a real server and worker.
+
+Most run on nodes that only know shapes, which take milliseconds; the last ones on a tiny model and its worker process.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import io
 import json
 import struct
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import numpy as np
 import pytest
 from comfy_door import png, txt2img
+from door_server import DoorServer, running_doors
 from PIL import Image
+from shape_nodes import open_gate
 from websockets.sync.client import connect
 
 from atoll.artifacts.png import read_png_text
@@ -24,39 +29,55 @@ if TYPE_CHECKING:
     from studio_server import StudioServer
 
 
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorServer]:
+    with running_doors(tmp_path_factory.mktemp("comfy") / "home") as server:
+        yield server
+
+
+@pytest.fixture
+def held_sampler() -> Iterator[None]:
+    """Samplers wait in their first step: a job that has ended shows no previews any more."""
+    open_gate.clear()
+    yield
+    open_gate.set()
+
+
 @pytest.fixture
 def workflow_file(tmp_path: Path) -> Path:
     path = tmp_path / "workflow_api.json"
-    path.write_text(json.dumps(txt2img(11, model="tiny")), encoding="utf-8")
+    path.write_text(json.dumps(txt2img(11)), encoding="utf-8")
     return path
 
 
-def pixels(content: bytes) -> Any:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def address(server: StudioServer) -> str:
+def address(server: DoorServer) -> str:
     return server.url.removeprefix("http://").rstrip("/")
 
 
 def run_over_websocket(
     url: str, graph: dict[str, Any], *, features: dict[str, Any] | None = None, **fields: Any
 ) -> tuple[list[bytes], list[dict[str, Any]], list[bytes]]:
-    """A client in thirty lines: (pictures, JSON messages, binary messages) of one workflow."""
+    """A client in thirty lines: (pictures, JSON messages, binary messages) of one workflow.
+
+    A sampler that was held goes on when the first preview is there.
+    """
     client_id, prompt_id = str(uuid.uuid4()), str(uuid.uuid4())
     messages: list[dict[str, Any]] = []
     binary: list[bytes] = []
     with (
-        connect(f"{url.replace('http', 'ws', 1)}ws?clientId={client_id}", proxy=None) as socket,
+        connect(f"{url.replace('http', 'ws', 1)}/ws?clientId={client_id}", proxy=None) as socket,
         httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"authorization": "Bearer "}) as http,
     ):
         if features is not None:
             socket.send(json.dumps({"type": "feature_flags", "data": features}))
+            while not any(message["type"] == "feature_flags" for message in messages):
+                messages.append(json.loads(socket.recv()))
         body = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id, **fields}
         assert http.post("api/prompt", json=body).raise_for_status().json()["prompt_id"] == prompt_id
         for frame in socket:
             if isinstance(frame, bytes):
                 binary.append(frame)
+                open_gate.set()
                 continue
             message = json.loads(frame)
             messages.append(message)
@@ -68,43 +89,43 @@ def run_over_websocket(
     return pictures, messages, binary
 
 
-def test_a_websocket_client_gets_its_picture_and_every_step(studio_server: StudioServer) -> None:
-    workflow = {"id": "w", "nodes": []}
-    extra = {"extra_pnginfo": {"workflow": workflow}}
-    graph = txt2img(3, model="tiny", steps=6)
-    (content,), messages, binary = run_over_websocket(studio_server.url, graph, extra_data=extra)
-    said = read_png_text(content)
-    assert json.loads(said["prompt"]) == graph and json.loads(said["workflow"]) == workflow
-    assert "client_id" not in str(said) and Image.open(io.BytesIO(content)).size == (64, 64)
+@pytest.mark.usefixtures("held_sampler")
+def test_a_websocket_client_gets_its_picture_and_every_step(doors: DoorServer) -> None:
+    graph = txt2img(3, steps=6)
+    (content,), messages, binary = run_over_websocket(doors.url, graph)
+    assert json.loads(read_png_text(content)["prompt"]) == graph
+    assert Image.open(io.BytesIO(content)).size == (64, 64)
     types = [message["type"] for message in messages]
     steps = [message["data"]["value"] for message in messages if message["type"] == "progress"]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert steps == sorted(steps) and set(steps) == {1, 2, 3, 4, 5, 6}
     assert types.index("execution_start") < types.index("executing") < types.index("executed")
     assert types.index("executed") < types.index("execution_success") < len(types) - 1
     assert binary and {struct.unpack(">II", frame[:8]) for frame in binary} == {(1, 1)}
     assert Image.open(io.BytesIO(binary[0][8:])).format == "JPEG"
 
-    _, _, described = run_over_websocket(
-        studio_server.url, txt2img(4, model="tiny", steps=6), features={"supports_preview_metadata": True}
-    )
+
+@pytest.mark.usefixtures("held_sampler")
+def test_a_client_that_can_read_it_is_told_which_node_a_preview_is_of(doors: DoorServer) -> None:
+    features = {"supports_preview_metadata": True}
+    _, _, described = run_over_websocket(doors.url, txt2img(4, steps=6), features=features)
     kind, length = struct.unpack(">II", described[0][:8])
     assert kind == 4 and json.loads(described[0][8 : 8 + length])["node_id"] == "3"
 
 
-def test_what_is_remembered_is_told_and_its_picture_given_again(studio_server: StudioServer) -> None:
-    graph = txt2img(21, model="tiny")
-    (first,), *_ = run_over_websocket(studio_server.url, graph)
-    (second,), messages, _ = run_over_websocket(studio_server.url, graph)
+def test_what_is_remembered_is_told_and_its_picture_given_again(doors: DoorServer) -> None:
+    graph = txt2img(21)
+    (first,), *_ = run_over_websocket(doors.url, graph)
+    (second,), messages, _ = run_over_websocket(doors.url, graph)
     assert first == second
     cached = next(message["data"]["nodes"] for message in messages if message["type"] == "execution_cached")
     assert "8" in cached
     assert next(message for message in messages if message["type"] == "executed")["data"]["output"]["images"]
 
 
-def test_comfy_api_simplified(studio_server: StudioServer, workflow_file: Path) -> None:
+def test_comfy_api_simplified(doors: DoorServer, workflow_file: Path) -> None:
     """It opens its socket after it has queued, and takes each binary message for a picture."""
     simplified = pytest.importorskip("comfy_api_simplified", reason="pip install comfy-api-simplified")
-    api = simplified.ComfyApiWrapper(studio_server.url)
+    api = simplified.ComfyApiWrapper(doors.url)
     workflow = simplified.ComfyWorkflowWrapper(str(workflow_file))
     workflow.set_node_param("KSampler", "seed", 12)
     images = api.queue_and_wait_images(workflow, "Save Image")
@@ -116,17 +137,17 @@ def test_comfy_api_simplified(studio_server: StudioServer, workflow_file: Path) 
     assert api.get_queue_size_before is not None and isinstance(api.get_history("unknown"), dict)
 
 
-def test_comfyui_workflow_client(studio_server: StudioServer, workflow_file: Path, tmp_path: Path) -> None:
+def test_comfyui_workflow_client(doors: DoorServer, workflow_file: Path, tmp_path: Path) -> None:
     """Its blocking half polls the history, its other half listens to the socket and uploads a picture."""
     package = pytest.importorskip("comfyuiclient", reason="pip install comfyui-workflow-client")
-    client = package.ComfyUIClient(address(studio_server), str(workflow_file))
+    client = package.ComfyUIClient(address(doors), str(workflow_file))
     client.connect()
     client.set_data(key="KSampler", seed=13)
     image = client.generate(["Save Image"])["Save Image"]
     client.close()
     assert image.size == (64, 64)
 
-    img2img = txt2img(14, model="tiny")
+    img2img = txt2img(14)
     img2img["5"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}}
     img2img["10"] = {"class_type": "LoadImage", "inputs": {"image": "to be set"}}
     img2img["3"]["inputs"]["denoise"] = 0.5
@@ -134,7 +155,7 @@ def test_comfyui_workflow_client(studio_server: StudioServer, workflow_file: Pat
     file.write_text(json.dumps(img2img), encoding="utf-8")
 
     async def scenario() -> Any:
-        client = package.ComfyUIClientAsync(address(studio_server), str(file))
+        client = package.ComfyUIClientAsync(address(doors), str(file))
         await client.connect()
         try:
             await client.set_data(key="LoadImage", image=Image.open(io.BytesIO(png(5, side=64))))
@@ -145,10 +166,10 @@ def test_comfyui_workflow_client(studio_server: StudioServer, workflow_file: Pat
     assert asyncio.run(scenario())["Save Image"].size == (64, 64)
 
 
-def test_clients_at_once_get_each_their_own_picture(studio_server: StudioServer) -> None:
+def test_clients_at_once_get_each_their_own_picture(doors: DoorServer) -> None:
     def run(seed: int) -> tuple[int, bytes, set[str]]:
-        graph = txt2img(seed, model="tiny")
-        (content,), messages, _ = run_over_websocket(studio_server.url, graph)
+        graph = txt2img(seed)
+        (content,), messages, _ = run_over_websocket(doors.url, graph)
         return seed, content, {message["data"].get("prompt_id", "") for message in messages}
 
     with ThreadPoolExecutor(8) as pool:
@@ -160,9 +181,19 @@ def test_clients_at_once_get_each_their_own_picture(studio_server: StudioServer)
     assert len({content for _, content, _ in done}) == 8
 
 
-def test_the_worker_tells_its_device(studio_server: StudioServer) -> None:
+def test_a_real_picture_carries_its_workflow_and_not_its_client(studio_server: StudioServer) -> None:
+    url, graph, workflow = studio_server.url.rstrip("/"), txt2img(5, model="tiny"), {"id": "w", "nodes": []}
+    extra = {"extra_pnginfo": {"workflow": workflow}, "api_key_comfy_org": "secret"}
+    (content,), messages, _ = run_over_websocket(url, graph, extra_data=extra)
+    said = read_png_text(content)
+    assert json.loads(said["prompt"]) == graph and json.loads(said["workflow"]) == workflow
+    assert set(said) == {"prompt", "workflow", "parameters"}
+    assert [message["data"]["value"] for message in messages if message["type"] == "progress"] == [1, 2]
+
+
+def test_the_worker_tells_its_device_and_frees_its_memory(studio_server: StudioServer) -> None:
     (device,) = studio_server.client.get("/system_stats").json()["devices"]
     assert device["type"] in ("cpu", "cuda", "mps") and device["vram_total"] >= device["vram_free"] > 0
     assert studio_server.client.post("/free", json={"unload_models": True, "free_memory": True}).status_code == 200
-    (content,), *_ = run_over_websocket(studio_server.url, txt2img(31, model="tiny"))
-    assert pixels(content).shape == (64, 64, 3)
+    (content,), *_ = run_over_websocket(studio_server.url.rstrip("/"), txt2img(31, model="tiny"))
+    assert Image.open(io.BytesIO(content)).size == (64, 64)
