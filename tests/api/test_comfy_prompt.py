@@ -198,6 +198,15 @@ def test_a_picture_of_one_job_starts_another(comfy: ComfyServer) -> None:
     assert comfy.services.job(comfy.queue(graph)).graph["1"]["inputs"]["image"] == f"{sha256}.png [output]"
 
 
+def test_jobs_of_other_doors_are_there_too_whatever_they_carry(comfy: ComfyServer) -> None:
+    body = {"graph": txt2img(), "extra": {"door": 3, "workflow": [1]}}
+    prompt_id = comfy.client.post("/api/v1/jobs", json=body).json()["job_id"]
+    assert comfy.get("/queue")["queue_pending"][0][:2] == [1, prompt_id]
+    comfy.worker.run(prompt_id, png(1))
+    assert comfy.history_of(prompt_id)["outputs"]["9"]["images"]
+    assert comfy.get("/jobs")["jobs"][0]["workflow_id"] is None
+
+
 def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     with comfy_server(tmp_path) as before:
         done, waiting = before.queue(txt2img(1)), before.queue(txt2img(2))

@@ -44,9 +44,18 @@ class DoorNotes:
 
     @classmethod
     def of(cls, job: Job) -> DoorNotes:
-        """Nothing for a job that came in by another door."""
-        notes = job.extra.get(DOOR_NOTES, {}).get("comfy")
-        return cls(**notes) if isinstance(notes, dict) else cls()
+        """Nothing for a job that came in by another door, whatever it carries under our names."""
+        notes = job.extra.get(DOOR_NOTES)
+        kept = notes.get("comfy") if isinstance(notes, dict) else None
+        if not isinstance(kept, dict):
+            return cls()
+        client_id, number, extra_data = kept.get("client_id"), kept.get("number"), kept.get("extra_data")
+        return cls(
+            client_id if isinstance(client_id, str) else None,
+            number if isinstance(number, int | float) else None,
+            kept.get("front") is True,
+            extra_data if isinstance(extra_data, dict) else None,
+        )
 
     def as_extra(self) -> dict[str, Any]:
         return {DOOR_NOTES: {"comfy": dict(vars(self))}}

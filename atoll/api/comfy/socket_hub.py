@@ -65,6 +65,13 @@ class Listener:
         for message in [*greeting, *held]:
             self.tell(message)
 
+    def tell_all(self, told: list[Message | Preview], *, previews: bool) -> None:
+        for message in told:
+            if isinstance(message, Message):
+                self.tell(message)
+            elif previews:
+                self.show(message)
+
     def show(self, preview: Preview) -> None:
         """Only the newest preview waits: a client that falls behind is not sent old ones."""
         is_waiting = self.preview is not None
@@ -202,11 +209,8 @@ class SocketHub:
         outputs = await asyncio.to_thread(self._outputs, followed.job) if event.kind is EventKind.DONE else None
         told = followed.messages.apply(event, outputs)
         listener = self._listeners.get(followed.client_id or "")
-        for message in told if listener is not None else ():
-            if isinstance(message, Message):
-                listener.tell(message)
-            elif followed.shows_previews_to(listener):
-                listener.show(message)
+        if listener is not None:
+            listener.tell_all(told, previews=followed.shows_previews_to(listener))
         if event.kind in QUEUE_CHANGES or event.kind.is_terminal:
             status = Message("status", {"status": await asyncio.to_thread(queue_info, self._services)})
             for other in self._listeners.values():
