@@ -64,7 +64,7 @@ def running_doors(home: Path, **settings: Any) -> Iterator[DoorServer]:
     for thread in threads:
         thread.start()
     try:
-        assert up.wait(60)
+        assert up.wait(600)
         yield DoorServer(f"http://127.0.0.1:{listener.getsockname()[1]}", services, home)
     finally:
         open_gate.set()

@@ -76,7 +76,7 @@ def _shape(class_type: str, inputs: dict[str, Any], context: Any) -> Shape | Non
 def _take_steps(context: NodeContext, steps: int) -> None:
     for step in range(1, steps + 1):
         context.on_step(step, steps, _preview)
-        while step == 1 and not open_gate.wait(0.005):
+        while step == 1 and not open_gate.wait(0.05):
             context.on_step(step, steps, _preview)
 
 

@@ -17,7 +17,7 @@ from atoll.api.a1111 import (
     scripts,
     server_info,
 )
-from atoll.api.a1111.scope import A1111Route, Door
+from atoll.api.a1111.scope import A1111Route, Door, From
 from atoll.api.services import StudioServices
 from atoll.errors import NotFound
 
@@ -26,7 +26,7 @@ unknown = APIRouter(route_class=A1111Route)
 
 @unknown.api_route("/sdapi/{path:path}", methods=["GET", "POST"])
 @unknown.api_route("/controlnet/{path:path}", methods=["GET", "POST"])
-async def answer_unknown(request: Request, path: str) -> None:
+async def answer_unknown(request: Request, caller: From, path: str) -> None:
     raise NotFound(f"Atoll does not have {request.method} {request.url.path[:200]}. See docs/a1111.md for what it has.")
 
 

@@ -17,7 +17,7 @@ FILENAME_PREFIX = "atoll"
 
 @dataclass(frozen=True)
 class Words:
-    """Prompts without their LoRAs, which are named beside; `written`: both as they were sent, for the picture's text."""
+    """Prompts without their LoRAs, which are named beside; written: both as sent, for the text in the picture."""
 
     prompt: str
     negative_prompt: str

@@ -11,13 +11,13 @@ from fastapi import APIRouter
 from atoll.api.a1111.generate import cancel_rest
 from atoll.api.a1111.in_flight import Ticket
 from atoll.api.a1111.requests import ProgressBody
-from atoll.api.a1111.scope import A1111Route, Doorway, From
+from atoll.api.a1111.scope import A1111Route, Doorway, Poller
 
 router = APIRouter(route_class=A1111Route)
 
 
 @router.get("/sdapi/v1/progress")
-async def progress(door: Doorway, caller: From, skip_current_image: bool = False) -> dict[str, Any]:
+async def progress(door: Doorway, caller: Poller, skip_current_image: bool = False) -> dict[str, Any]:
     """How far the caller's request has come; all zeros when there is none, which clients wait for."""
     ticket = door.in_flight.current(caller.key)
     if ticket is None:
@@ -60,7 +60,7 @@ def _state(ticket: Ticket | None) -> dict[str, Any]:
 
 @router.post("/sdapi/v1/interrupt")
 @router.post("/sdapi/v1/stop-generating")
-async def interrupt(door: Doorway, caller: From) -> dict[str, Any]:
+async def interrupt(door: Doorway, caller: Poller) -> dict[str, Any]:
     """Stop all that this caller waits for; what is finished by then is answered."""
     for ticket in door.in_flight.of(caller.key):
         ticket.interrupted = True
@@ -69,7 +69,7 @@ async def interrupt(door: Doorway, caller: From) -> dict[str, Any]:
 
 
 @router.post("/sdapi/v1/skip")
-async def skip(door: Doorway, caller: From) -> None:
+async def skip(door: Doorway, caller: Poller) -> None:
     """Stop the batch that is worked on; the next one of the same request goes on."""
     ticket = door.in_flight.current(caller.key)
     if ticket is not None:
@@ -84,14 +84,14 @@ async def ping() -> dict[str, Any]:
 
 
 @router.get("/internal/pending-tasks")
-async def pending_tasks(door: Doorway, caller: From) -> dict[str, Any]:
+async def pending_tasks(door: Doorway, caller: Poller) -> dict[str, Any]:
     """The caller's requests that have not begun."""
     waiting = [ticket.task_id for ticket in door.in_flight.of(caller.key) if not ticket.is_running]
     return {"size": len(waiting), "tasks": waiting}
 
 
 @router.post("/internal/progress")
-async def progress_of_task(door: Doorway, caller: From, body: ProgressBody) -> dict[str, Any]:
+async def progress_of_task(door: Doorway, caller: Poller, body: ProgressBody) -> dict[str, Any]:
     """Of the request that was sent with this `force_task_id`."""
     ticket = door.in_flight.task(caller.key, body.id_task)
     if ticket is None:

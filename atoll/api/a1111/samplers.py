@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from atoll.api.a1111.scope import A1111Route, Refused
+from atoll.api.a1111.scope import A1111Route, From, Refused
 from atoll.nodes.sampling import SAMPLER_NAMES, SCHEDULE_NAMES
 
 router = APIRouter(route_class=A1111Route)
@@ -136,7 +136,7 @@ _SCHEDULE_OF = {_plain(comfy): comfy for comfy in SCHEDULE_NAMES} | {
 
 
 @router.get("/sdapi/v1/samplers")
-async def list_samplers() -> list[dict[str, Any]]:
+async def list_samplers(caller: From) -> list[dict[str, Any]]:
     return [
         {
             "name": sampler.name,
@@ -148,7 +148,7 @@ async def list_samplers() -> list[dict[str, Any]]:
 
 
 @router.get("/sdapi/v1/schedulers")
-async def list_schedulers() -> list[dict[str, Any]]:
+async def list_schedulers(caller: From) -> list[dict[str, Any]]:
     return [
         {
             "name": schedule.name,

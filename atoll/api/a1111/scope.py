@@ -47,16 +47,26 @@ def call_of(request: Request, response: Response, door: Annotated[Door, Depends(
 
     Raises: HTTPException 401 where the settings ask for a name and a password.
     """
-    caller = caller_of(request, door.services.settings.a1111_auth)
+    caller = poller_of(request, door)
     if caller.new_session is not None:
         response.set_cookie(COOKIE, caller.new_session, httponly=True, samesite="strict")
-    else:
+    return caller
+
+
+def poller_of(request: Request, door: Annotated[Door, Depends(door_of)]) -> Caller:
+    """The same, but gives no cookie: who asks for the progress of a request that is under way has to stay who it was.
+
+    Raises: as `call_of`.
+    """
+    caller = caller_of(request, door.services.settings.a1111_auth)
+    if caller.new_session is None:
         door.options.claim(caller.key)
     return caller
 
 
 Doorway = Annotated[Door, Depends(door_of)]
 From = Annotated[Caller, Depends(call_of)]
+Poller = Annotated[Caller, Depends(poller_of)]
 
 
 class A1111Route(APIRoute):
