@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atoll.diffusion.conditioning import Conditioning
-from atoll.diffusion.denoiser import Denoiser, OnStep
+from atoll.diffusion.denoiser import Denoiser, OnStep, TwoSidedDenoiser
 from atoll.diffusion.guidance import InpaintStart, build_denoiser, build_estimate, check_guidance_scale, checked
 from atoll.diffusion.inpaint import hold_outside_mask, mask_for_latents
 from atoll.diffusion.model import Model
@@ -35,7 +35,7 @@ class Guider(Protocol):
     @property
     def model(self) -> Model: ...
 
-    def denoiser(self, inpaint_start: InpaintStart | None) -> Denoiser: ...
+    def denoiser(self, inpaint_start: InpaintStart | None, *, asks_negative: bool = False) -> Denoiser: ...
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,14 @@ class CfgGuider:
     negative: Sequence[Conditioning] = ()
     guidance_scale: float = 1.0
 
-    def denoiser(self, inpaint_start: InpaintStart | None) -> Denoiser:
+    def denoiser(self, inpaint_start: InpaintStart | None, *, asks_negative: bool = False) -> Denoiser:
         return build_denoiser(
-            self.model, self.positive, self.negative, self.guidance_scale, inpaint_start=inpaint_start
+            self.model,
+            self.positive,
+            self.negative,
+            self.guidance_scale,
+            inpaint_start=inpaint_start,
+            asks_negative=asks_negative,
         )
 
 
@@ -68,22 +73,22 @@ class DualCfgGuider:
     middle_scale: float
     nested: bool = False
 
-    def denoiser(self, inpaint_start: InpaintStart | None) -> Denoiser:
+    def denoiser(self, inpaint_start: InpaintStart | None, *, asks_negative: bool = False) -> Denoiser:
         check_guidance_scale(self.scale)
         check_guidance_scale(self.middle_scale)
         groups = [self.first, self.negative, self.second]
         estimate = build_estimate(self.model, groups, inpaint_start=inpaint_start)
 
-        def denoise(latents: Tensor, sigma: Tensor) -> Tensor:
+        def ask(latents: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
             first, negative, second = estimate(latents, sigma)
             if self.nested:
                 guided = second + (first - second) * self.scale
                 denoised = negative + (guided - negative) * self.middle_scale
             else:
                 denoised = negative + (second - negative) * self.middle_scale + (first - second) * self.scale
-            return checked(self.model, denoised, sigma)
+            return checked(self.model, denoised, sigma), negative
 
-        return denoise
+        return TwoSidedDenoiser(ask)
 
 
 def sample_custom(
@@ -122,7 +127,8 @@ def sample_custom(
         unit = drawn.to(model.device)
     start = clean + unit * start_scale(model.noise_schedule, sigmas)
     mask = None if noise_mask is None else mask_for_latents(noise_mask, clean)
-    denoise = guider.denoiser(None if mask is None else InpaintStart(mask, latents))
+    inpaint_start = None if mask is None else InpaintStart(mask, latents)
+    denoise = guider.denoiser(inpaint_start, asks_negative=sampler.asks_negative)
     if mask is not None:
         denoise = hold_outside_mask(denoise, mask, clean, unit)
     last = start / model.scaling_factor

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from atoll.diffusion.conditioning import Conditioning
-from atoll.diffusion.denoiser import Denoiser
+from atoll.diffusion.denoiser import TwoSidedDenoiser
 from atoll.diffusion.model import Estimates, Model
 from atoll.diffusion.prediction import read_prediction, scale_input
 from atoll.diffusion.regions import Placed, place, with_partners
@@ -52,7 +52,8 @@ def build_denoiser(
     *,
     timestep_of: TimestepOf | None = None,
     inpaint_start: InpaintStart | None = None,
-) -> Denoiser:
+    asks_negative: bool = False,
+) -> TwoSidedDenoiser:
     """Bind network, prompts and guidance.
 
     The network runs in the model's precision, everything around it in float32. With guidance_scale 1 the negative
@@ -61,6 +62,7 @@ def build_denoiser(
     Args:
         positive, negative: each a mix of one or more; weighed by their strengths, areas and masks.
         timestep_of: sigma -> what the network is told; the nearest trained timestep unless given.
+        asks_negative: run the negative whatever guidance_scale is; some samplers want to know its answer.
 
     Raises: InvalidRequest, if the conditioning does not fit the network. The denoiser raises NotANumber, if the
         network answers nonsense, as some do in fp16.
@@ -71,7 +73,7 @@ def build_denoiser(
     if not positive:
         raise InvalidRequest("There is no positive prompt to sample from; encode one, an empty text will do.")
     is_changed = model.guide is not None or bool(model.corrections)
-    guided = len(negative) > 0 and (is_changed or not math.isclose(guidance_scale, 1.0))
+    guided = len(negative) > 0 and (is_changed or asks_negative or not math.isclose(guidance_scale, 1.0))
     extras = model.guide.told if model.guide is not None and guided else ()
     groups = [positive, *([negative] if guided else []), *extras]
     estimate = build_estimate(model, groups, timestep_of=timestep_of, inpaint_start=inpaint_start)
@@ -83,7 +85,7 @@ def build_denoiser(
     def ask_negative(latents: Tensor, sigma: Tensor) -> Tensor:
         return estimate_negative(latents, sigma)[0]
 
-    def denoise(latents: Tensor, sigma: Tensor) -> Tensor:
+    def ask(latents: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
         answers = estimate(latents, sigma)
         if not guided:
             denoised = answers[0]
@@ -94,9 +96,9 @@ def build_denoiser(
         for correction in model.corrections if guided else ():
             known = Estimates(latents, sigma, guidance_scale, [*answers[:2], denoised])
             denoised = correction.corrected(model.unet, known, ask_negative)
-        return checked(model, denoised, sigma)
+        return checked(model, denoised, sigma), answers[1] if guided else None
 
-    return denoise
+    return TwoSidedDenoiser(ask)
 
 
 def build_estimate(

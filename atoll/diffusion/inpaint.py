@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from atoll.diffusion.denoiser import Denoiser
+from atoll.diffusion.denoiser import Denoiser, TwoSidedDenoiser
 from atoll.errors import InvalidRequest
 
 
@@ -153,12 +153,14 @@ def hold_outside_mask(
     """
     calls = 0
 
-    def denoise_masked(noised: Tensor, sigma: Tensor) -> Tensor:
+    def ask(noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
         nonlocal calls
         calls += 1
         seen = noised
         if not (from_second_call and calls == 1):
             seen = noised * mask + (latents + noise * sigma) * (1 - mask)
-        return denoise(seen, sigma) * mask + latents * (1 - mask)
+        denoised = denoise(seen, sigma)
+        negative = denoise.negative if isinstance(denoise, TwoSidedDenoiser) else None
+        return denoised * mask + latents * (1 - mask), negative
 
-    return denoise_masked
+    return TwoSidedDenoiser(ask)

@@ -148,13 +148,14 @@ def sample_latents(
     start = noise * walk.start_scale if from_nothing else clean + noise * walk.start_scale
 
     mask = None if noise_mask is None else mask_for_latents(noise_mask, clean)
-    denoise = build_denoiser(
+    denoise: Denoiser = build_denoiser(
         model,
         positive,
         negative,
         guidance_scale,
         timestep_of=model.noise_schedule.fractional_timestep if walk.as_diffusers else None,
         inpaint_start=None if mask is None else InpaintStart(mask, latents),
+        asks_negative=find_sampler(sampler).asks_negative,
     )
     if mask is not None:
         denoise = hold_outside_mask(denoise, mask, clean, noise, from_second_call=walk.as_diffusers)

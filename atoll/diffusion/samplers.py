@@ -10,6 +10,15 @@ from torch import Tensor
 
 from atoll.diffusion.denoiser import Denoiser, OnStep, ignore_step
 from atoll.diffusion.noise import NoiseRule, brownian_noise, independent_noise
+from atoll.diffusion.samplers_cfg_pp import (
+    sample_dpmpp_2m_cfg_pp,
+    sample_dpmpp_2s_ancestral_cfg_pp,
+    sample_euler_ancestral_cfg_pp,
+    sample_euler_cfg_pp,
+    sample_gradient_estimation_cfg_pp,
+    sample_res_multistep_ancestral_cfg_pp,
+    sample_res_multistep_cfg_pp,
+)
 from atoll.diffusion.samplers_dpm import sample_dpm_adaptive, sample_dpm_fast
 from atoll.diffusion.samplers_exponential_sde import sample_er_sde, sample_seeds_2, sample_seeds_3
 from atoll.diffusion.samplers_multistep import (
@@ -21,6 +30,7 @@ from atoll.diffusion.samplers_multistep import (
     sample_res_multistep,
     sample_res_multistep_ancestral,
 )
+from atoll.diffusion.samplers_sa import sample_sa_solver, sample_sa_solver_pece
 from atoll.diffusion.samplers_sde import (
     sample_dpmpp_2m_sde,
     sample_dpmpp_2m_sde_heun,
@@ -49,11 +59,13 @@ class Sampler:
 
     noise: what it draws on its way: "none", "independent" at each step, or increments of one "brownian" motion.
     drop_penultimate: whether it wants the last sigma before 0 left out (a middle between that and 0 is no use).
+    asks_negative: whether it wants to know what the negative prompt alone would have drawn.
     """
 
     sample: Callable[..., Tensor]
     noise: Literal["none", "independent", "brownian"] = "none"
     drop_penultimate: bool = False
+    asks_negative: bool = False
 
     def walk(
         self,
@@ -81,7 +93,9 @@ class Sampler:
 # The *_gpu names stand in many workflows. Elsewhere they draw their noise on the GPU; here hosts must agree.
 SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(sample_euler),
+    "euler_cfg_pp": Sampler(sample_euler_cfg_pp, asks_negative=True),
     "euler_ancestral": Sampler(sample_euler_ancestral, "independent"),
+    "euler_ancestral_cfg_pp": Sampler(sample_euler_ancestral_cfg_pp, "independent", asks_negative=True),
     "heun": Sampler(sample_heun),
     "heunpp2": Sampler(sample_heunpp2),
     "dpm_2": Sampler(sample_dpm_2, drop_penultimate=True),
@@ -90,9 +104,11 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm_fast": Sampler(sample_dpm_fast),
     "dpm_adaptive": Sampler(sample_dpm_adaptive),
     "dpmpp_2s_ancestral": Sampler(sample_dpmpp_2s_ancestral, "independent"),
+    "dpmpp_2s_ancestral_cfg_pp": Sampler(sample_dpmpp_2s_ancestral_cfg_pp, "independent", asks_negative=True),
     "dpmpp_sde": Sampler(sample_dpmpp_sde, "brownian"),
     "dpmpp_sde_gpu": Sampler(sample_dpmpp_sde, "brownian"),
     "dpmpp_2m": Sampler(sample_dpmpp_2m),
+    "dpmpp_2m_cfg_pp": Sampler(sample_dpmpp_2m_cfg_pp, asks_negative=True),
     "dpmpp_2m_sde": Sampler(sample_dpmpp_2m_sde, "brownian"),
     "dpmpp_2m_sde_gpu": Sampler(sample_dpmpp_2m_sde, "brownian"),
     "dpmpp_2m_sde_heun": Sampler(sample_dpmpp_2m_sde_heun, "brownian"),
@@ -105,11 +121,16 @@ SAMPLERS: dict[str, Sampler] = {
     "ipndm_v": Sampler(sample_lms),  # its weights for uneven steps are the same integrals
     "deis": Sampler(sample_deis),
     "res_multistep": Sampler(sample_res_multistep),
+    "res_multistep_cfg_pp": Sampler(sample_res_multistep_cfg_pp, asks_negative=True),
     "res_multistep_ancestral": Sampler(sample_res_multistep_ancestral, "independent"),
+    "res_multistep_ancestral_cfg_pp": Sampler(sample_res_multistep_ancestral_cfg_pp, "independent", asks_negative=True),
     "gradient_estimation": Sampler(sample_gradient_estimation),
+    "gradient_estimation_cfg_pp": Sampler(sample_gradient_estimation_cfg_pp, asks_negative=True),
     "er_sde": Sampler(sample_er_sde, "independent"),
     "seeds_2": Sampler(sample_seeds_2, "independent"),
     "seeds_3": Sampler(sample_seeds_3, "independent"),
+    "sa_solver": Sampler(sample_sa_solver, "independent"),
+    "sa_solver_pece": Sampler(sample_sa_solver_pece, "independent"),
     "ddim": Sampler(sample_euler),
     "uni_pc": Sampler(sample_uni_pc, drop_penultimate=True),
     "uni_pc_bh2": Sampler(sample_uni_pc_bh2, drop_penultimate=True),

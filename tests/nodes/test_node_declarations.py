@@ -62,8 +62,7 @@ def expected(class_type: str) -> dict[str, Any]:
         if owner == class_type:
             required[field][0] = [f"a file of {kind}"]
     if "sampler_name" in required:
-        in_order = [name for name in required["sampler_name"][0] if name in SAMPLERS]
-        required["sampler_name"][0] = [*in_order, "pndm", "plms"]  # which ComfyUI does not have
+        required["sampler_name"][0] += ["pndm", "plms"]  # which ComfyUI does not have
     if "scheduler" in required:
         required["scheduler"][0] += DIFFUSERS_SCHEDULES
     return {key: info[key] for key in SAME if key in info}
