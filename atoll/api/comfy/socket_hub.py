@@ -132,12 +132,16 @@ class SocketHub:
         joined_at = time.time()
         await socket.accept()
         listener = Listener(client_id or uuid.uuid4().hex, socket, joined_at)
-        await self._join(listener)
         sender = asyncio.create_task(listener.send_all())
         try:
+            await self._join(listener)
             await self._hear(listener)
         except (WebSocketDisconnect, RuntimeError):  # gone, or closed by us
             pass
+        except AtollError as error:  # the store is away; the client comes again
+            logger.warning("A client of ComfyUI's kind is turned away: %s", error)
+            with contextlib.suppress(RuntimeError):
+                await socket.close(1011)
         finally:
             sender.cancel()
             self._leave(listener)
