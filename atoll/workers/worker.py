@@ -105,7 +105,6 @@ class Worker:
         """Run tasks until `stop`. Raises: DeviceFault, after giving the task back."""
         while not self._stopping:
             self._wake.clear()
-            self._free_what_was_asked()
             try:
                 if not self.run_next():
                     self._wake.wait(IDLE_LOOK_S)
@@ -118,6 +117,7 @@ class Worker:
     def run_next(self, job_id: str | None = None) -> bool:
         """Claim a task, or that of `job_id`, and compute it; its end is recorded a little later. False: none there."""
         claim = self._store.claim(self.name, job_id=job_id)
+        self._free_what_was_asked()
         if claim is None:
             return False
         self._run(claim)

@@ -63,6 +63,17 @@ def test_a_failure_is_kept_with_its_words(store):
     assert (last.kind, last.data) == ("failed", {"code": failure.code, "message": failure.message, "node_id": "3"})
 
 
+def test_jobs_can_be_listed_without_their_graphs(store):
+    first, second, third = (store.submit(GRAPH, owner=owner, priority=2) for owner in ("ann", "ben", "ann"))
+    store.record(store.claim("w", job_id=second.job_id).lease, DONE)
+    assert [head.job_id for head in store.heads()] == [third.job_id, second.job_id, first.job_id]
+    assert [head.job_id for head in store.heads(offset=1, limit=1)] == [second.job_id]
+    assert [head.job_id for head in store.heads(owner="ann")] == [third.job_id, first.job_id]
+    (ended,) = store.heads(states={JobState.DONE})
+    job = store.get(second.job_id)
+    assert vars(ended) == {name: getattr(job, name) for name in vars(ended)} and ended.finished_at is not None
+
+
 def test_a_submit_may_be_repeated_with_its_id(store):
     first = store.submit(GRAPH, job_id="mine-1")
     assert store.submit(dict(GRAPH), job_id="mine-1") == first

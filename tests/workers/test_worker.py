@@ -17,9 +17,9 @@ from atoll.artifacts.files import ArtifactFiles
 from atoll.artifacts.png import read_png_text
 from atoll.errors import AtollError, StorageFull
 from atoll.jobs.events import EventKind
-from atoll.jobs.job import JobState
+from atoll.jobs.job import DOOR_NOTES, JobState
 from atoll.workers import finisher
-from atoll.workers.worker import DeviceFault, size_in_bytes
+from atoll.workers.worker import DeviceFault, _Context, size_in_bytes
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
@@ -95,6 +95,35 @@ def test_what_did_not_change_is_not_computed_again(new_worker, store):
     run_all(worker)
     assert light_nodes.ran == ["Count", "Draw", "Draw", "Count", "Draw"]
     assert store.counts()[JobState.DONE] == 3
+
+
+def test_what_is_remembered_is_told_before_anything_runs(new_worker, store):
+    worker = new_worker()
+    store.submit(light_graph(seed=1))
+    again = store.submit(light_graph(seed=1, size=9))
+    run_all(worker)
+    told = store.events(again.job_id)
+    assert [event.kind for event in told] == ["queued", "running", "cached", "node", "artifact", "done"]
+    assert told[2].data == {"node_ids": ["1"]}
+
+
+@pytest.mark.parametrize("models", [False, True])
+def test_what_is_remembered_is_forgotten_before_the_next_task_when_asked(new_worker, store, models):
+    worker = new_worker()
+    store.submit(light_graph(seed=1))
+    run_all(worker)
+    worker.free_memory(models=models)
+    store.submit(light_graph(seed=1, size=9))
+    run_all(worker)
+    assert light_nodes.ran == ["Count", "Draw", "Count", "Draw"]
+
+
+def test_what_a_door_keeps_with_a_job_is_not_shown_to_nodes(new_worker, store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(_Context, "on_node", lambda context, node_id, state: seen.append(dict(context.extra)))
+    store.submit(light_graph(), extra={DOOR_NOTES: {"client_id": "me"}, "workflow": {"nodes": []}})
+    run_all(new_worker())
+    assert seen and all(extra == {"workflow": {"nodes": []}} for extra in seen)
 
 
 @pytest.mark.parametrize(
