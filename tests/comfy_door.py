@@ -124,6 +124,10 @@ class ComfyServer:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
+    def socket(self, path: str) -> Any:
+        """A websocket of the test client, which would else be addressed to a host that the gate refuses."""
+        return self.client.websocket_connect(f"ws://127.0.0.1:7860{path}")
+
     def history_of(self, job_id: str) -> dict[str, Any]:
         entry: dict[str, Any] = self.get(f"/history/{job_id}")[job_id]
         return entry

@@ -9,7 +9,7 @@ from comfy_door import JPEG, ComfyServer, Heard, png, txt2img
 
 
 def test_a_job_is_told_to_its_client_to_the_end(comfy: ComfyServer) -> None:
-    with comfy.client.websocket_connect("/ws?clientId=me") as socket:
+    with comfy.socket("/ws?clientId=me") as socket:
         heard = Heard(socket)
         hello = heard.until("status")
         assert hello["data"] == {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "me"}
@@ -36,8 +36,8 @@ def test_a_job_is_told_to_its_client_to_the_end(comfy: ComfyServer) -> None:
 
 def test_nobody_else_is_told_of_a_job_but_how_many_are_left(comfy: ComfyServer) -> None:
     with (
-        comfy.client.websocket_connect("/ws?clientId=me") as mine,
-        comfy.client.websocket_connect("/api/ws?clientId=you") as yours,
+        comfy.socket("/ws?clientId=me") as mine,
+        comfy.socket("/api/ws?clientId=you") as yours,
     ):
         my_ears, your_ears = Heard(mine), Heard(yours)
         your_ears.until("status")
@@ -53,8 +53,8 @@ def test_nobody_else_is_told_of_a_job_but_how_many_are_left(comfy: ComfyServer) 
 
 def test_previews_come_in_the_form_that_the_client_understands(comfy: ComfyServer) -> None:
     with (
-        comfy.client.websocket_connect("/ws?clientId=plain") as plain,
-        comfy.client.websocket_connect("/ws?clientId=rich") as rich,
+        comfy.socket("/ws?clientId=plain") as plain,
+        comfy.socket("/ws?clientId=rich") as rich,
     ):
         plain_ears, rich_ears = Heard(plain), Heard(rich)
         rich.send_text(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -82,8 +82,8 @@ def test_previews_are_kept_from_who_did_not_want_them_or_came_late(comfy: ComfyS
     """Some programs open their socket after they queued and take every binary message for their picture."""
     late = comfy.queue(client_id="late")
     with (
-        comfy.client.websocket_connect("/ws?clientId=late") as late_socket,
-        comfy.client.websocket_connect("/ws?clientId=none") as none_socket,
+        comfy.socket("/ws?clientId=late") as late_socket,
+        comfy.socket("/ws?clientId=none") as none_socket,
     ):
         for ears, client in ((Heard(late_socket), "late"), (Heard(none_socket), "none")):
             ears.until("status")
@@ -100,13 +100,13 @@ def test_previews_are_kept_from_who_did_not_want_them_or_came_late(comfy: ComfyS
 
 
 def test_who_comes_back_is_told_what_runs(comfy: ComfyServer) -> None:
-    with comfy.client.websocket_connect("/ws?clientId=me") as socket:
+    with comfy.socket("/ws?clientId=me") as socket:
         Heard(socket).until("status")
         prompt_id = comfy.queue(client_id="me")
         claim = comfy.worker.claim(prompt_id)
         comfy.worker.enter(claim, "4")
         comfy.worker.enter(claim, "3")
-    with comfy.client.websocket_connect("/ws?clientId=me") as socket:
+    with comfy.socket("/ws?clientId=me") as socket:
         heard = Heard(socket)
         assert heard.until("executing")["data"] == {"node": "3", "display_node": "3", "prompt_id": prompt_id}
         comfy.worker.finish(claim, comfy.worker.artifact(png(1)))
@@ -115,9 +115,9 @@ def test_who_comes_back_is_told_what_runs(comfy: ComfyServer) -> None:
 
 
 def test_a_second_socket_takes_the_place_of_the_first(comfy: ComfyServer) -> None:
-    with comfy.client.websocket_connect("/ws?clientId=me") as first:
+    with comfy.socket("/ws?clientId=me") as first:
         Heard(first).until("status")
-        with comfy.client.websocket_connect("/ws?clientId=me") as second:
+        with comfy.socket("/ws?clientId=me") as second:
             heard = Heard(second)
             heard.until("status")
             while first.receive()["type"] != "websocket.close":
@@ -128,7 +128,7 @@ def test_a_second_socket_takes_the_place_of_the_first(comfy: ComfyServer) -> Non
 
 
 def test_a_client_without_an_id_is_given_one(comfy: ComfyServer) -> None:
-    with comfy.client.websocket_connect("/comfy/ws") as socket:
+    with comfy.socket("/comfy/ws") as socket:
         sid = Heard(socket).until("status")["data"]["sid"]
         assert len(sid) == 32
         socket.send_text("not JSON")
@@ -140,7 +140,7 @@ def test_a_client_without_an_id_is_given_one(comfy: ComfyServer) -> None:
 
 
 def test_a_failure_and_an_interruption_are_told_and_end(comfy: ComfyServer) -> None:
-    with comfy.client.websocket_connect("/ws?clientId=me") as socket:
+    with comfy.socket("/ws?clientId=me") as socket:
         heard = Heard(socket)
         heard.until("status")
         broken = comfy.queue(txt2img(1), client_id="me")
