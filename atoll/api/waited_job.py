@@ -6,7 +6,7 @@ What the A1111 and the OpenAI door share. Losing the connection loses the answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 
 from atoll.api.services import StudioServices
@@ -17,17 +17,11 @@ from atoll.jobs.job import Job, JobArtifact, JobState
 MOST_ARTIFACTS = 500  # of one job; a batch is at most 64
 
 
-async def follow_job(services: StudioServices, job_id: str) -> AsyncIterator[Event]:
-    """Its events, from the first to the last."""
-    async with aclosing(services.events(job_id)) as events:  # type: ignore[type-var]
-        async for event in events:
-            yield event
-
-
 async def wait_for_job(services: StudioServices, job_id: str, on_event: Callable[[Event], None]) -> Job:
     """The job, ended; `on_event` is told what happens until then."""
-    async for event in follow_job(services, job_id):
-        on_event(event)
+    async with aclosing(services.events(job_id)) as events:  # type: ignore[type-var]
+        async for event in events:
+            on_event(event)
     return await asyncio.to_thread(services.job, job_id)
 
 

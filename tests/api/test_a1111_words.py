@@ -43,11 +43,11 @@ def test_a_prompt_says_something_else_at_other_steps(prompt: str, said: list[str
 def test_a_prompt_that_changes_beyond_all_measure_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="more than 200 places"):
         texts_of_steps("[a|b]" * 20_000, 1000)
+    turns = ["[" + "|".join(f"{count}.{number}" for number in range(count)) + "]" for count in (7, 11, 13)]
     with pytest.raises(InvalidRequest, match="1,000,000 characters"):
-        texts_of_steps("".join(f"[{'a|' * count}b]" for count in (6, 10, 12)) + "word " * 1000, 1000)
+        texts_of_steps("".join(turns) + "word " * 1000, 1000)
     deep = "[a:" * 20_000 + "b" + ":1]" * 20_000  # ends, without asking too much of Python
-    with pytest.raises(InvalidRequest):
-        texts_of_steps(deep, 4)
+    assert texts_of_steps(deep, 4)
 
 
 @pytest.mark.parametrize(("when", "change"), [("1.5", 2), ("0.5", 0), ("6", 2), ("3", 0), ("2.0", 4)])

@@ -58,7 +58,7 @@ def texts_of_steps(prompt: str, steps: int, *, steps_before: int | None = None) 
     parts = parse_parts(prompt)
     if all(isinstance(part, str) for part in parts):
         return [TextOfSteps(prompt, ((0, steps),))]
-    if prompt.count("[") > MOST_CHANGES:
+    if _count(parts) > MOST_CHANGES:
         raise InvalidRequest(
             f"The prompt changes at more than {MOST_CHANGES} places. Write fewer [from:to:when] and [a|b]."
         )
@@ -140,6 +140,17 @@ def _cuts(pieces: Sequence[str], start: int, end: int, partners: dict[int, int],
             found.append(index)
         index = partners.get(index, index) + 1
     return found
+
+
+def _count(parts: Sequence[Part]) -> int:
+    """How many changes and turns there are, those inside of others too."""
+    count = 0
+    for part in parts:
+        if isinstance(part, Change):
+            count += 1 + _count(part.before) + _count(part.after)
+        elif isinstance(part, Turns):
+            count += 1 + sum(map(_count, part.options))
+    return count
 
 
 def _said(parts: Sequence[Part], step: int, steps: int, steps_before: int | None) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -24,7 +25,7 @@ from atoll.api.openai.replies import OpenAIRoute, error_body
 from atoll.api.openai.sent_files import keep_image, keep_mask
 from atoll.api.request_scope import Services
 from atoll.api.services import StudioServices
-from atoll.api.waited_job import follow_job, pictures_of, wait_for_job
+from atoll.api.waited_job import pictures_of, wait_for_job
 from atoll.artifacts.encode import MEDIA_TYPES, reencode
 from atoll.errors import AtollError, NotPossibleYet
 from atoll.jobs.events import Event, EventKind
@@ -279,15 +280,12 @@ async def _stream(services: StudioServices, job_ids: list[str], body: ImageBody,
     try:
         for job_id in job_ids:
             sent = 0
-            async for event in follow_job(services, job_id):
-                if (
-                    event.kind is EventKind.STEP
-                    and sent < body.partial_images
-                    and is_due(event, sent, body.partial_images)
-                ):
-                    partial = await asyncio.to_thread(_partial, event.data["preview"], body)
-                    yield _event(f"{kind}.partial_image", {**partial, "partial_image_index": sent})
-                    sent += 1
+            async with aclosing(services.events(job_id)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if is_due(event, sent, body.partial_images):
+                        partial = await asyncio.to_thread(_partial, event.data["preview"], body)
+                        yield _event(f"{kind}.partial_image", {**partial, "partial_image_index": sent})
+                        sent += 1
             job = await asyncio.to_thread(services.job, job_id)
             for entry in await asyncio.to_thread(pictures_of, services, job):
                 encoded = await asyncio.to_thread(_encoded, services, entry.artifact.sha256, body)
@@ -298,9 +296,11 @@ async def _stream(services: StudioServices, job_ids: list[str], body: ImageBody,
 
 
 def is_due(event: Event, sent: int, wanted: int) -> bool:
-    """Whether a step's preview is the next to send: they are spread evenly over the way."""
-    step, total = event.data.get("step", 0), event.data.get("total", 0)
-    return bool(event.data.get("preview")) and step * (wanted + 1) >= total * (sent + 1) and step < total
+    """Whether an event brings the next preview to send: they are spread evenly over the steps."""
+    if event.kind is not EventKind.STEP or sent >= wanted or not event.data.get("preview"):
+        return False
+    step, total = event.data["step"], event.data["total"]
+    return bool(step < total and step * (wanted + 1) >= total * (sent + 1))
 
 
 def _partial(preview: str, body: ImageBody) -> dict[str, Any]:
