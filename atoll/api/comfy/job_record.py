@@ -15,7 +15,7 @@ from atoll.api.comfy.reply import to_json
 from atoll.api.services import REQUEST_KEY, StudioServices
 from atoll.jobs.job import DOOR_NOTES, Job, JobHead, JobState
 
-KEPT_RECORDS = 2_000  # ended jobs whose record is kept in memory: clients ask for the whole history again and again
+KEPT_RECORDS = 256  # ended jobs whose record is kept in memory: clients ask for the newest again and again
 MOST_ARTIFACTS = 10_000  # of one job
 PAGE = 1_000  # events read at once
 # Keys to other services that a client may send along; they are not stored.

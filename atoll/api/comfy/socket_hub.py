@@ -206,28 +206,33 @@ class SocketHub:
             logger.exception("Event %s of job %s could not be told to ComfyUI's clients.", event.seq, event.job_id)
 
     async def _tell(self, event: Event) -> None:
+        client = None
+        if event.kind is not EventKind.QUEUED:  # thousands may wait, of which nothing need be known yet
+            client = await self._tell_client(event)
+        if event.kind in QUEUE_CHANGES or event.kind.is_terminal:
+            status = Message("status", {"status": await asyncio.to_thread(queue_info, self._services)})
+            for listener in self._listeners.values():
+                listener.tell(status)
+        if event.kind.is_terminal and client is not None:
+            client.tell(_executing(event.job_id, None))
+
+    async def _tell_client(self, event: Event) -> Listener | None:
+        """Tell the client that handed the job in, and say which one that is, if it listens."""
         followed = self._jobs.get(event.job_id)
         if followed is None:
-            followed = await asyncio.to_thread(self._start_following, event)
-            self._jobs[event.job_id] = followed
+            followed = self._jobs[event.job_id] = await asyncio.to_thread(self._start_following, event)
         outputs = await asyncio.to_thread(self._outputs, followed.job) if event.kind is EventKind.DONE else None
         told = followed.messages.apply(event, outputs)
         listener = self._listeners.get(followed.client_id or "")
         if listener is not None:
             listener.tell_all(told, previews=followed.shows_previews_to(listener))
-        if event.kind in QUEUE_CHANGES or event.kind.is_terminal:
-            status = Message("status", {"status": await asyncio.to_thread(queue_info, self._services)})
-            for other in self._listeners.values():
-                other.tell(status)
         if event.kind.is_terminal:
             del self._jobs[event.job_id]
-            if listener is not None:
-                listener.tell(_executing(event.job_id, None))
+        return listener
 
     def _start_following(self, event: Event) -> FollowedJob:
         followed = FollowedJob.of(self._services.job(event.job_id))
-        if event.kind is not EventKind.QUEUED:
-            replay_events(self._services, followed.messages, event.job_id, before=event.seq)
+        replay_events(self._services, followed.messages, event.job_id, before=event.seq)
         return followed
 
     def _outputs(self, job: Job) -> dict[str, Any]:
