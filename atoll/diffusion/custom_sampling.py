@@ -14,7 +14,7 @@ from atoll.diffusion.denoiser import Denoiser, OnStep, TwoSidedDenoiser
 from atoll.diffusion.guidance import InpaintStart, build_denoiser, build_estimate, check_guidance_scale, checked
 from atoll.diffusion.inpaint import hold_outside_mask, mask_for_latents
 from atoll.diffusion.model import Model
-from atoll.diffusion.noise import NoiseRule, Variation, draw_start_noise
+from atoll.diffusion.noise import NoiseRule, Variation, draw_start_noise, next_seed
 from atoll.diffusion.sample import OnSampleStep, check_request, ignore_sample_step, start_scale, walk_to_end
 from atoll.diffusion.samplers import Sampler
 from atoll.diffusion.sigmas import MAX_STEPS
@@ -130,7 +130,10 @@ def sample_custom(
     inpaint_start = None if mask is None else InpaintStart(mask, latents)
     denoise = guider.denoiser(inpaint_start, asks_negative=sampler.asks_negative)
     if mask is not None:
-        denoise = hold_outside_mask(denoise, mask, clean, unit)
+        held = unit
+        if sampler.masks_with_next_seed and rule == "batch":
+            held = draw_start_noise(clean.shape, next_seed(noise.seed)).to(model.device)
+        denoise = hold_outside_mask(denoise, mask, clean, held)
     last = start / model.scaling_factor
     walk_index = [0] * len(latents) if variation is not None and variation.strength > 0 else batch_index
 

@@ -98,6 +98,10 @@ def draw_start_noise(
     return torch.cat([drawn[position] for position in batch_index])
 
 
+def next_seed(seed: int) -> int:
+    return (seed + 1) % SEED_RANGE
+
+
 def _draw_image(shape: Sequence[int], seed: int) -> Tensor:
     return torch.randn(*shape, generator=seeded_generator(seed))
 

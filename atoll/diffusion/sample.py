@@ -30,7 +30,7 @@ from atoll.diffusion.denoiser import Denoiser, OnStep
 from atoll.diffusion.guidance import InpaintStart, build_denoiser, check_guidance_scale
 from atoll.diffusion.inpaint import hold_outside_mask, mask_for_latents
 from atoll.diffusion.model import Model
-from atoll.diffusion.noise import NoiseRule, Variation, check_seed, draw_start_noise
+from atoll.diffusion.noise import NoiseRule, Variation, check_seed, draw_start_noise, next_seed
 from atoll.diffusion.samplers import find_sampler, run_sampler
 from atoll.diffusion.samplers_diffusers import pndm_calls, sample_lms_as_diffusers, sample_pndm_as_diffusers
 from atoll.diffusion.sigmas import (
@@ -158,7 +158,10 @@ def sample_latents(
         asks_negative=find_sampler(sampler).asks_negative,
     )
     if mask is not None:
-        denoise = hold_outside_mask(denoise, mask, clean, noise, from_second_call=walk.as_diffusers)
+        held = noise
+        if find_sampler(sampler).masks_with_next_seed and noise_rule == "batch" and not walk.as_diffusers:
+            held = draw_start_noise(clean.shape, next_seed(seed)).to(model.device)
+        denoise = hold_outside_mask(denoise, mask, clean, held, from_second_call=walk.as_diffusers)
     reached = walk_to_end(model, walk.run, denoise, start, walk.total, on_step)
     result = (reached / walk.final_scale / model.scaling_factor).to(latents.device)
     if mask is not None and not return_with_leftover_noise:

@@ -60,12 +60,14 @@ class Sampler:
     noise: what it draws on its way: "none", "independent" at each step, or increments of one "brownian" motion.
     drop_penultimate: whether it wants the last sigma before 0 left out (a middle between that and 0 is no use).
     asks_negative: whether it wants to know what the negative prompt alone would have drawn.
+    masks_with_next_seed: whether what a mask keeps is shown with other noise than the start's, that of seed + 1.
     """
 
     sample: Callable[..., Tensor]
     noise: Literal["none", "independent", "brownian"] = "none"
     drop_penultimate: bool = False
     asks_negative: bool = False
+    masks_with_next_seed: bool = False
 
     def walk(
         self,
@@ -131,7 +133,7 @@ SAMPLERS: dict[str, Sampler] = {
     "seeds_3": Sampler(sample_seeds_3, "independent"),
     "sa_solver": Sampler(sample_sa_solver, "independent"),
     "sa_solver_pece": Sampler(sample_sa_solver_pece, "independent"),
-    "ddim": Sampler(sample_euler),
+    "ddim": Sampler(sample_euler, masks_with_next_seed=True),
     "uni_pc": Sampler(sample_uni_pc, drop_penultimate=True),
     "uni_pc_bh2": Sampler(sample_uni_pc_bh2, drop_penultimate=True),
     "pndm": Sampler(sample_pndm),

@@ -138,7 +138,8 @@ class DeepShrink:
         sizes: list[Size] = []
 
         def enter(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            sizes[:] = [tuple(skip.shape[-2:]) for skip in reversed(named["res_hidden_states_tuple"])]
+            skips = reversed(named["res_hidden_states_tuple"])
+            sizes[:] = [(skip.shape[-2], skip.shape[-1]) for skip in skips]
             return inputs, named | {"hidden_states": self._grown(named["hidden_states"], sizes[0])}
 
         def leave(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
@@ -194,7 +195,8 @@ class _SelfAttentionPatch:
         kept: list[Any] = []
 
         def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            whole[:] = [tuple(inputs[0].shape[-2:])]
+            height, width = inputs[0].shape[-2:]
+            whole[:] = [(height, width)]
 
         def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             tokens = inputs[0]

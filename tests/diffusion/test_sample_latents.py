@@ -229,6 +229,24 @@ def test_a_soft_mask_mixes_the_last_estimate_with_the_picture():
     assert (result - picture()).norm() < (hard - picture()).norm()
 
 
+def test_ddim_shows_what_is_kept_with_the_noise_of_the_next_seed():
+    """ComfyUI's rule; otherwise ddim is euler."""
+    how = {"schedule": "normal", "denoising_strength": 0.5, "seed": 11}
+    assert torch.equal(sample(picture(), sampler="ddim", **how), sample(picture(), sampler="euler", **how))
+    masked = [sample(picture(), sampler=name, noise_mask=left_half(), **how) for name in ("ddim", "euler")]
+    assert torch.equal(masked[0][..., 4:], masked[1][..., 4:])
+    assert not torch.allclose(masked[0][..., :4], masked[1][..., :4])
+    seen: list[Tensor] = []
+    unet = SmallNetwork()
+    unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    sample(
+        picture(), Model(unet, MODEL.noise_schedule, scaling_factor=0.25), sampler="ddim", noise_mask=left_half(), **how
+    )
+    sigma = build_partial_sigmas("normal", MODEL.noise_schedule, 4, 0.5)[0]
+    kept = (picture() * 0.25 + draw_start_noise((1, 4, 8, 8), 12) * sigma) / (1 + sigma**2).sqrt()
+    torch.testing.assert_close(seen[0][:1, ..., 4:], kept[..., 4:])
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (1, 64, 64), (2, 1, 16, 16), (3, 1, 8, 8), (1, 1, 8, 8)])
 def test_a_mask_comes_in_any_form(shape: tuple[int, ...]):
     mask = torch.zeros(shape)
