@@ -118,7 +118,7 @@ def build_estimate(
             check_conditioning(model, conditioning)
     tell_timestep = timestep_of or model.noise_schedule.nearest_timestep
     placed_for: dict[tuple[int, int], list[list[Placed]]] = {}
-    calls_for: dict[tuple[int, tuple[bool, ...]], tuple[list[Placed], list[Call]]] = {}
+    calls_for: dict[tuple[tuple[int, int], tuple[bool, ...]], list[Call]] = {}
 
     def placed_in(height: int, width: int) -> list[list[Placed]]:
         if (height, width) not in placed_for:
@@ -132,27 +132,26 @@ def build_estimate(
     def estimate(latents: Tensor, sigma: Tensor) -> list[Tensor]:
         height, width = latents.shape[-2:]
         placed = placed_in(height, width)
-        group_of = [number for number, group in enumerate(placed) for _ in group]
         everybody = [one for group in placed for one in group]
+        group_of = [number for number, group in enumerate(placed) for _ in group]
         speaks = tuple(speaks_at(model, one.conditioning, float(sigma)) for one in everybody)
-        key = (height * 65_536 + width, speaks)
+        key = ((height, width), speaks)
         if key not in calls_for:
-            plan = plan_calls(everybody, speaks)
             negative = [number == 1 for number in group_of]
-            calls_for[key] = (
-                everybody,
-                [build_call(model, everybody, members, negative, inpaint_start) for members in plan],
-            )
+            calls_for[key] = [
+                build_call(model, everybody, members, negative, inpaint_start)
+                for members in plan_calls(everybody, speaks)
+            ]
         seen = scale_input(model.noise_schedule, latents, sigma).to(model.dtype)
         timestep = tell_timestep(sigma).to(model.device)
         answers: dict[int, Tensor] = {}
         with ExitStack() as stack:
             for patch in model.patches:
                 stack.enter_context(patch.applied(model.unet, float(sigma), (height, width)))
-            for call in calls_for[key][1]:
+            for call in calls_for[key]:
                 answers.update(call(seen, timestep))
         return [
-            mix(model, latents, sigma, [(everybody[m], answers[m]) for m in answers if group_of[m] == number])
+            mix(model, latents, sigma, [(everybody[one], answers[one]) for one in answers if group_of[one] == number])
             for number in range(len(groups))
         ]
 
