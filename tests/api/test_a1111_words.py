@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from atoll.api.a1111.graphs import HiresPass, Plan, Words, graph_of
 from atoll.api.a1111.plan import hires_size
 from atoll.api.a1111.prompt_steps import texts_of_steps
 from atoll.api.a1111.prompts import PromptLora, apply_styles, take_out_loras
-from atoll.api.a1111.samplers import SAMPLERS, SCHEDULES, resolve_sampling
+from atoll.api.a1111.samplers import SAMPLERS, SCHEDULES, Sampling, resolve_sampling
 from atoll.api.a1111.scope import Refused
 from atoll.api.a1111.scripts import is_switched_on
 from atoll.errors import InvalidRequest
@@ -144,3 +145,20 @@ def test_a_hires_fix_has_the_size_that_a1111_gives_it(
 )
 def test_an_extension_that_is_switched_off_asks_for_nothing(settings: object, on: bool) -> None:
     assert is_switched_on(settings) is on
+
+
+def test_loras_and_upscaling_networks_have_their_place_in_the_graph() -> None:
+    """No node runs them yet; the door asks for them as soon as there is one."""
+    sampling = Sampling("euler", "normal", "Euler")
+    words = Words("a cat", "", ("a cat <lora:ink:0.8>", ""), (PromptLora("ink.safetensors", 0.8),))
+    hires = HiresPass(128, 128, False, 4, 0.5, words, sampling, upscale_model="x4.pth")
+    plan = Plan("lagoon", words, sampling, 4, 7.0, 64, 64, 1, seed=1, hires=hires)
+    graph = graph_of(plan)
+    by_class = {node.class_type: (node_id, node) for node_id, node in graph.nodes.items()}
+    lora_id, lora = by_class["LoraLoader"]
+    assert (lora.inputs["lora_name"], lora.inputs["strength_model"]) == ("ink.safetensors", 0.8)
+    assert by_class["KSampler"][1].inputs["model"] == (lora_id, 0)
+    encoded = [node for node in graph.nodes.values() if node.class_type == "AtollTextEncode"]
+    assert encoded[0].inputs["clip"] == (lora_id, 1) and encoded[0].meta["prompt"] == "a cat <lora:ink:0.8>"
+    scaled = by_class["ImageScale"][1].inputs["image"]
+    assert graph.nodes[scaled.node_id].class_type == "ImageUpscaleWithModel"
