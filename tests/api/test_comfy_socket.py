@@ -40,6 +40,7 @@ def test_nobody_else_is_told_of_a_job_but_how_many_are_left(comfy: ComfyServer) 
         comfy.socket("/api/ws?clientId=you") as yours,
     ):
         my_ears, your_ears = Heard(mine), Heard(yours)
+        my_ears.until("status")
         your_ears.until("status")
         first, second = comfy.queue(txt2img(1), client_id="me"), comfy.queue(txt2img(2), client_id="you")
         comfy.worker.run(first, png(1))

@@ -73,7 +73,9 @@ class Listener:
                 self.show(message)
 
     def show(self, preview: Preview) -> None:
-        """Only the newest preview waits: a client that falls behind is not sent old ones."""
+        """Only the newest preview waits: a client that falls behind is not sent old ones, nor any before its greeting."""
+        if self.held is not None:
+            return
         is_waiting = self.preview is not None
         self.preview = preview.to_bytes(with_metadata=self.takes_metadata)
         if not is_waiting:
@@ -129,12 +131,12 @@ class SocketHub:
 
     async def serve(self, socket: WebSocket, client_id: str) -> None:
         """One client, from its greeting to its end. A client that comes back with its id takes its old place."""
-        joined_at = time.time()
-        await socket.accept()
-        listener = Listener(client_id or uuid.uuid4().hex, socket, joined_at)
+        listener = Listener(client_id or uuid.uuid4().hex, socket, time.time())
         sender = asyncio.create_task(listener.send_all())
         try:
-            await self._join(listener)
+            await self._join(listener)  # before it is let in, so that it misses nothing of what it then asks for
+            await socket.accept()
+            await self._greet(listener)
             await self._hear(listener)
         except (WebSocketDisconnect, RuntimeError):  # gone, or closed by us
             pass
@@ -158,6 +160,8 @@ class SocketHub:
         if replaced is not None:
             with contextlib.suppress(RuntimeError):
                 await replaced.socket.close()
+
+    async def _greet(self, listener: Listener) -> None:
         status = await asyncio.to_thread(queue_info, self._services)
         greeting = [Message("status", {"status": status, "sid": listener.client_id})]
         for job in await asyncio.to_thread(self._running_jobs, listener.client_id):
