@@ -73,7 +73,7 @@ class Listener:
                 self.show(message)
 
     def show(self, preview: Preview) -> None:
-        """Only the newest preview waits: a client that falls behind is not sent old ones, nor any before its greeting."""
+        """Only the newest preview waits: who falls behind is not sent old ones, and nobody any before the greeting."""
         if self.held is not None:
             return
         is_waiting = self.preview is not None
