@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atoll import __version__
-from atoll.cli import image, jobs, models, run, studio, train
+from atoll.cli import image, jobs, models, nodes, run, studio, train
 from atoll.cli.terminal import use_utf8
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("run")(run.run)
 app.command("studio")(studio.studio)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(nodes.app, name="nodes")
 app.add_typer(train.app, name="train")
 
 

@@ -38,11 +38,23 @@ class GraphFault:
         }
 
 
+MOST_FAULTS = 100  # told of one workflow: nobody reads more, and a hostile one has thousands
+
+
+def at_most(faults: Sequence[GraphFault]) -> list[GraphFault]:
+    """The first faults, and how many more there are."""
+    left = len(faults) - MOST_FAULTS
+    if left <= 0:
+        return list(faults)
+    sentence = f"There are {left} more faults, which are not listed."
+    return [*faults[:MOST_FAULTS], GraphFault("more_faults", "More faults", str(left), sentence)]
+
+
 class InvalidGraph(InvalidRequest):
-    """A workflow with faults; `faults` carries every one of them."""
+    """A workflow with faults; `faults` carries every one of them, as long as they can be read."""
 
     code = "invalid_graph"
 
     def __init__(self, faults: Sequence[GraphFault]) -> None:
-        self.faults = tuple(faults)
+        self.faults = tuple(faults if any(fault.type == "more_faults" for fault in faults) else at_most(faults))
         super().__init__("\n".join(fault.sentence for fault in self.faults))

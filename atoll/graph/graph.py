@@ -90,6 +90,7 @@ class Graph:
 
 
 MAX_NODES = 2_000
+MAX_NAME = 1_000  # characters of a node's id or class
 MAX_INTEGER_BITS = 1024  # Python refuses to print numbers of over 4300 digits, so JSON could not be written
 MAX_DEPTH = 32  # of lists and dicts inside one input; real workflows stay below five
 
@@ -118,14 +119,20 @@ def form_faults(api: object) -> list[GraphFault]:
 
 def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
     if not isinstance(node_id, str) or _flaw(node_id):
-        yield malformed(f"Node ID '#{node_id!r}'", f"Node id {node_id!r} is {_flaw(node_id) or kind_of(node_id)}.")
+        shown = f"{node_id!r:.100}"
+        yield malformed(f"Node ID '#{shown}'", f"Node id {shown} is {_flaw(node_id) or kind_of(node_id)}.")
+        return
+    if len(node_id) > MAX_NAME:
+        shown = f"{node_id[:40]}..."
+        sentence = f"Node id {shown} is {len(node_id):,} characters long; at most {MAX_NAME} are allowed."
+        yield malformed(f"Node ID '#{shown}'", sentence)
         return
     place = f"Node ID '#{node_id}'"
     if not isinstance(entry, Mapping):
         yield malformed(place, f"Node {node_id} is {kind_of(entry)}; a node is a JSON object.", node_id)
         return
     class_type, inputs, meta = entry.get("class_type"), entry.get("inputs", {}), entry.get("_meta") or {}
-    if not isinstance(class_type, str) or _flaw(class_type):
+    if not isinstance(class_type, str) or _flaw(class_type) or len(class_type) > MAX_NAME:
         sentence = f'Node {node_id} has no "class_type", so nobody knows what it is to do. '
         sentence += "Export the workflow in API form." if "type" in entry else "Name its node class."
         message = "Cannot execute because a node is missing the class_type property."
@@ -137,12 +144,12 @@ def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
         yield malformed(place, sentence, node_id)
         return
     for name, value in [*inputs.items(), ("_meta", meta)]:
-        flaw = _flaw(name) if isinstance(name, str) else f"{name!r}, no text, in place of a name"
+        flaw = _flaw(name) if isinstance(name, str) else f"{name!r:.100}, no text, in place of a name"
         flaw = flaw or first_flaw(value)
         if flaw:
             message, details = "Failed to read an input value", f"{name!s:.200}, {flaw}"
             sentence = f'Node {node_id} "{class_type}": {name!s:.200} holds {flaw}.'
-            extra_info = {"input_name": str(name)}
+            extra_info = {"input_name": str(name)[:200]}
             yield GraphFault(
                 "invalid_input_type", message, details, sentence, node_id, class_type, str(name), extra_info
             )

@@ -10,10 +10,17 @@ from atoll.graph.node import Registry
 
 @dataclass(frozen=True)
 class Walk:
-    """What the output nodes need, inputs before readers; and the cycles met on the way, each as its nodes in order."""
+    """What the output nodes need, inputs before readers; and the cycles met on the way, each as its nodes in order.
+
+    closing: the nodes at which cycles close; there can be more of these than cycles that are told.
+    """
 
     order: tuple[str, ...]
     cycles: tuple[tuple[str, ...], ...]
+    closing: frozenset[str] = frozenset()
+
+
+MOST_CYCLES = 10  # told of one workflow, each of which can be as long as the workflow
 
 
 def read_links(graph: Graph, registry: Registry, node_id: str) -> list[tuple[str, Link]]:
@@ -34,6 +41,7 @@ def walk_graph(graph: Graph, registry: Registry) -> Walk:
     order: list[str] = []
     cycles: list[tuple[str, ...]] = []
     done: set[str] = set()
+    closing: set[str] = set()
     for output in output_nodes(graph, registry):
         if output in done:
             continue
@@ -42,8 +50,10 @@ def walk_graph(graph: Graph, registry: Registry) -> Walk:
             node_id = next(reversed(path))
             for _, link in path[node_id]:
                 if link.node_id in path:
-                    ids = list(path)
-                    cycles.append(tuple(ids[ids.index(link.node_id) :]))
+                    closing.add(node_id)
+                    if len(cycles) < MOST_CYCLES:
+                        ids = list(path)
+                        cycles.append(tuple(ids[ids.index(link.node_id) :]))
                 elif link.node_id in graph.nodes and link.node_id not in done:
                     path[link.node_id] = iter(read_links(graph, registry, link.node_id))
                     break
@@ -51,7 +61,7 @@ def walk_graph(graph: Graph, registry: Registry) -> Walk:
                 del path[node_id]
                 done.add(node_id)
                 order.append(node_id)
-    return Walk(tuple(order), tuple(cycles))
+    return Walk(tuple(order), tuple(cycles), frozenset(closing))
 
 
 def execution_order(graph: Graph, registry: Registry) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atoll.graph.fault import GraphFault, InvalidGraph
-from atoll.graph.graph import MAX_NODES, first_flaw, kind_of, malformed
+from atoll.graph.graph import MAX_NAME, MAX_NODES, first_flaw, kind_of, malformed
 
 MUTED, BYPASSED = 2, 4  # of a node's modes; with every other one it runs
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -162,8 +162,8 @@ def read_node(entry: object, identity: str | None = None) -> UiNode | GraphFault
     if not isinstance(entry, Mapping):
         return malformed("nodes", f"One of the nodes is {kind_of(entry)}; a node is a JSON object.")
     node_id, type_ = identity or _id(entry.get("id")), entry.get("type")
-    if node_id is None:
-        return malformed("nodes", f"A node of type {type_!r:.100} has no id, or one that is no number and no text.")
+    if node_id is None or len(node_id) > MAX_NAME:
+        return malformed("nodes", f"A node of type {type_!r:.100} has no id, or one that is no number and no short text.")
     if not isinstance(type_, str):
         return malformed(node_id, f'Node {node_id} has no "type", so nobody knows what it is to do.', node_id)
     values, title, mode = entry.get("widgets_values"), entry.get("title"), entry.get("mode")

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.graph.fault import GraphFault, InvalidGraph
+from atoll.graph.fault import GraphFault, InvalidGraph, at_most
 from atoll.graph.graph import Graph, Link, form_faults, read_nodes
+from atoll.graph.known_packs import likely_pack
 from atoll.graph.node import Choices, InputSpec, NodeSpec, OneFile, Registry, Text
 from atoll.graph.object_info import choice_names, input_config
 from atoll.graph.order import output_nodes, read_links, walk_graph
 
 _LONGEST_QUOTE = 200  # characters of a caller's value that are repeated to them
 _LONGEST_LIST = 20  # ComfyUI prints longer lists of choices as their length only
+_HINTS = 20  # near names are looked for this often in one workflow: each search takes a millisecond or more
+_LONGEST_NAME = 80  # characters; looking for what is near to longer ones takes too long
+_SHOWN_OF_CIRCLE = 10
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,13 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
     faults = form_faults(api)
     if not isinstance(api, Mapping) or any(fault.node_id is None for fault in faults):
         return Validation(None, tuple(faults))
+    choices, hints = _Remembered(choices), _Hints()
     formless = {fault.node_id for fault in faults if fault.field is None}
+    flawed: dict[str | None, set[str]] = {}
+    for fault in faults:
+        flawed.setdefault(fault.node_id, set()).add(fault.field or "")
     graph = Graph(read_nodes({node_id: entry for node_id, entry in api.items() if node_id not in formless}))
-    faults += _class_faults(graph, registry)
+    faults += _class_faults(graph, registry, hints)
     outputs = output_nodes(graph, registry)
     if not outputs and not faults:
         sentence = "The workflow has no output node, so nothing would be left of it. Add a Save Image node."
@@ -108,73 +117,143 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
 
     walk = walk_graph(graph, registry)
     for cycle in walk.cycles:
-        circle = " -> ".join([*cycle, cycle[0]])
+        shown = cycle if len(cycle) <= _SHOWN_OF_CIRCLE else (*cycle[:_SHOWN_OF_CIRCLE], "...")
+        circle = " -> ".join(_shortened(node_id) for node_id in (*shown, cycle[0]))
         sentence = f"Nodes {circle} feed each other in a circle, so none can run first. Remove one of these links."
         class_type = graph.nodes[cycle[0]].class_type
         faults.append(GraphFault("dependency_cycle", "Dependency cycle", circle, sentence, cycle[0], class_type))
     needed = set(walk.order)
+    judge = _Judge(graph, registry, choices, hints, formless, _readers(graph, registry))
     for node_id, node in list(graph.nodes.items()):
         if node_id in needed and registry.get(node.class_type) is not None:
-            flawed = {fault.field for fault in faults if fault.node_id == node_id and fault.field}
-            values, found = _judge_node(graph, node_id, registry, choices, flawed, formless)
+            values, found = judge.node(node_id, flawed.get(node_id, set()))
             graph.nodes[node_id] = dataclasses.replace(node, inputs=values)
             faults += found
 
-    dependents = _dependent_outputs(graph, registry, [fault.node_id for fault in faults if fault.node_id])
-    bad = {output for affected in dependents.values() for output in affected}
+    faulty = {fault.node_id for fault in faults if fault.node_id} | walk.closing
+    bad = _reached(faulty, judge.readers)
     broken = any(fault.type in _WHOLE_GRAPH for fault in faults)
+    told = at_most(faults)
+    affected = {fault.node_id: _reached({fault.node_id}, judge.readers) for fault in told if fault.node_id}
+    dependents = {node_id: tuple(output for output in outputs if output in reached) for node_id, reached in affected.items()}
     return Validation(
         None if broken else graph,
-        tuple(faults),
+        tuple(told),
         () if broken else tuple(output for output in outputs if output not in bad),
         tuple(outputs) if broken else tuple(output for output in outputs if output in bad),
         dependents,
     )
 
 
-def _class_faults(graph: Graph, registry: Registry) -> Iterator[GraphFault]:
+class _Hints:
+    """Names near to a misspelt one, for the first faults of a workflow."""
+
+    def __init__(self) -> None:
+        self._left = _HINTS
+
+    def near(self, name: str, names: Iterable[str], lead: str = "Near it:") -> str:
+        """A sentence that follows another one, or nothing."""
+        self._left -= 1
+        if self._left < 0 or len(name) > _LONGEST_NAME:
+            return ""
+        candidates = [one for one in itertools.islice(names, 2_000) if len(one) <= _LONGEST_NAME]
+        matches = difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
+        return f" {lead} {', '.join(matches)}." if matches else ""
+
+
+class _Remembered:
+    """Choices that are asked for once, not once for each of a thousand nodes."""
+
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        self._names: dict[str, Sequence[str]] = {}
+        self._has: dict[tuple[str, str], bool] = {}
+
+    def names(self, kind: str) -> Sequence[str]:
+        if kind not in self._names:
+            self._names[kind] = self._choices.names(kind)
+        return self._names[kind]
+
+    def has(self, kind: str, name: str) -> bool:
+        if (kind, name) not in self._has:
+            self._has[kind, name] = self._choices.has(kind, name)
+        return self._has[kind, name]
+
+
+def _readers(graph: Graph, registry: Registry) -> dict[str, list[tuple[str, str, Link]]]:
+    """For each node, who reads it: (reader, input name, link)."""
+    readers: dict[str, list[tuple[str, str, Link]]] = {}
+    for node_id in graph.nodes:
+        for name, link in read_links(graph, registry, node_id):
+            readers.setdefault(link.node_id, []).append((node_id, name, link))
+    return readers
+
+
+def _reached(sources: Iterable[str], readers: Mapping[str, list[tuple[str, str, Link]]]) -> set[str]:
+    """These nodes, and all that need one of them."""
+    reached, pending = set(sources), list(sources)
+    while pending:
+        new = {reader for reader, _, _ in readers.get(pending.pop(), ())} - reached
+        reached |= new
+        pending += new
+    return reached
+
+
+def _class_faults(graph: Graph, registry: Registry, hints: _Hints) -> Iterator[GraphFault]:
     for node_id, node in graph.nodes.items():
         if registry.get(node.class_type) is None:
             name, title, origin = _shortened(node.class_type), node.meta.get("title"), node.meta.get("origin")
             named = f' "{title:.100}"' if isinstance(title, str) and title != node.class_type else ""
             belongs = f' It belongs to the custom nodes "{origin:.100}".' if isinstance(origin, str) else ""
-            near = _near(name, registry.specs)
+            if not belongs and (pack := likely_pack(node.class_type)):
+                belongs = f' By its name it comes from the custom nodes "{pack}".'
+            near = hints.near(name, registry.specs)
             sentence = f'Node {node_id}{named} is of class "{name}", which Atoll does not have.{belongs}{near}'
             message = f"Cannot execute because node {name} does not exist."
             yield GraphFault("invalid_prompt", message, f"Node ID '#{node_id}'", sentence, node_id, node.class_type)
 
 
-def _judge_node(
-    graph: Graph, node_id: str, registry: Registry, choices: Choices, flawed: set[str], formless: Container[str | None]
-) -> tuple[dict[str, Any], list[GraphFault]]:
-    """(its inputs, converted; its faults). flawed: fields already reported; formless: nodes already reported."""
-    node = graph.nodes[node_id]
-    spec = registry[node.class_type]
-    values = dict(node.inputs)
-    faults: list[GraphFault] = []
-    for item in spec.inputs:
-        place = _Place(node_id, spec, item, choices)
-        if item.name in flawed:
-            continue
-        if item.name not in values:
-            if item.required:
-                near = _near(item.name, [name for name in values if spec.input(name) is None], "It has")
-                sentence = f"{item.name} is missing.{near}"
-                faults.append(place.fault("required_input_missing", "Required input is missing", item.name, sentence))
-            continue
-        value = values[item.name]
-        if isinstance(value, Link):
-            if value.node_id not in formless:
-                faults += _judge_link(place, value, graph, registry)
-            continue
-        converted, fault = _judge_value(place, value)
-        values[item.name] = converted
-        faults += [fault] if fault else []
-    if not faults and not flawed and spec.check is not None:
-        for name, sentence in spec.check(values):
-            item = next(item for item in spec.inputs if item.name == name)
-            faults.append(_Place(node_id, spec, item, choices).refusal(values[name], sentence))
-    return values, faults
+@dataclass(frozen=True)
+class _Judge:
+    """What judging a node takes. formless: nodes whose form has been reported as broken."""
+
+    graph: Graph
+    registry: Registry
+    choices: Choices
+    hints: _Hints
+    formless: Container[str | None]
+    readers: Mapping[str, list[tuple[str, str, Link]]]
+
+    def node(self, node_id: str, flawed: Container[str]) -> tuple[dict[str, Any], list[GraphFault]]:
+        """(its inputs, converted; its faults). flawed: fields already reported."""
+        node = self.graph.nodes[node_id]
+        spec = self.registry[node.class_type]
+        values = dict(node.inputs)
+        faults: list[GraphFault] = []
+        for item in spec.inputs:
+            place = _Place(node_id, spec, item, self)
+            if item.name in flawed:
+                continue
+            if item.name not in values:
+                if item.required:
+                    strays = [name for name in values if spec.input(name) is None]
+                    sentence = f"{item.name} is missing.{self.hints.near(item.name, strays, 'It has')}"
+                    message = "Required input is missing"
+                    faults.append(place.fault("required_input_missing", message, item.name, sentence))
+                continue
+            value = values[item.name]
+            if isinstance(value, Link):
+                if value.node_id not in self.formless:
+                    faults += _judge_link(place, value)
+                continue
+            converted, fault = _judge_value(place, value)
+            values[item.name] = converted
+            faults += [fault] if fault else []
+        if not faults and not flawed and spec.check is not None:
+            for name, sentence in spec.check(values):
+                item = next(item for item in spec.inputs if item.name == name)
+                faults.append(_Place(node_id, spec, item, self).refusal(values[name], sentence))
+        return values, faults
 
 
 @dataclass(frozen=True)
@@ -184,7 +263,7 @@ class _Place:
     node_id: str
     spec: NodeSpec
     item: InputSpec
-    choices: Choices
+    judge: _Judge
 
     def fault(self, type: str, message: str, details: str, sentence: str, **extra_info: Any) -> GraphFault:
         return GraphFault(
@@ -199,7 +278,7 @@ class _Place:
         )
 
     def config(self) -> list[Any]:
-        return input_config(self.item, self.choices, self.spec.schema)
+        return input_config(self.item, self.judge.choices, self.spec.schema)
 
     def unconvertible(self, value: object, why: str, sentence: str) -> GraphFault:
         message = f"Failed to convert an input value to a {self.item.type} value"
@@ -214,11 +293,11 @@ class _Place:
         return self.fault("custom_validation_failed", message, details, sentence)
 
 
-def _judge_link(place: _Place, link: Link, graph: Graph, registry: Registry) -> Iterator[GraphFault]:
-    name = place.item.name
+def _judge_link(place: _Place, link: Link) -> Iterator[GraphFault]:
+    name, graph, registry = place.item.name, place.judge.graph, place.judge.registry
     if link.node_id not in graph.nodes:
         sentence = f"{name} is linked to node {_shortened(link.node_id)}, which is not in the workflow."
-        yield _missing_node_fault(place, link, graph, registry, sentence)
+        yield _missing_node_fault(place, link, sentence)
         return
     source = registry.get(graph.nodes[link.node_id].class_type)
     if source is None:
@@ -231,7 +310,7 @@ def _judge_link(place: _Place, link: Link, graph: Graph, registry: Registry) -> 
         yield _bad_link(place, list(link), sentence)
         return
     received = source.outputs[link.slot].type
-    if received != place.item.type:
+    if not _fits(received, place.item.type):
         details = f"{name}, received_type({received}) mismatch input_type({place.item.type})"
         sentence = f'{name} wants {place.item.type}, but node {link.node_id} "{source.title}" gives {received} there.'
         yield place.fault(
@@ -245,24 +324,29 @@ def _judge_link(place: _Place, link: Link, graph: Graph, registry: Registry) -> 
         )
 
 
-def _missing_node_fault(place: _Place, link: Link, graph: Graph, registry: Registry, sentence: str) -> GraphFault:
+def _fits(received: str, wanted: str) -> bool:
+    """Whether a link's type is one that an input takes: "*" is any, "IMAGE,MASK" one of two; a choice takes choices."""
+    if wanted == "COMBO":
+        return received == wanted
+    return "*" in (received, wanted) or not set(received.split(",")).isdisjoint(wanted.split(","))
+
+
+def _missing_node_fault(place: _Place, link: Link, sentence: str) -> GraphFault:
     """ComfyUI reports this as the KeyError it ran into, seen from the node that reads the broken one."""
-    details = repr(link.node_id)
-    for reader, node in graph.nodes.items():
-        for name, read in read_links(graph, registry, reader):
-            if read.node_id == place.node_id:
-                spec = registry[node.class_type]
-                item = next(item for item in spec.inputs if item.name == name)
-                fault = place.fault(
-                    "exception_during_inner_validation", "Exception when validating inner node", details, sentence
-                )
-                extra_info = {
-                    "input_name": name,
-                    "input_config": input_config(item, place.choices, spec.schema),
-                    "exception_type": "KeyError",
-                    "linked_node": list(read),
-                }
-                return dataclasses.replace(fault, extra_info=extra_info)
+    judge, details = place.judge, repr(link.node_id)
+    for reader, name, read in judge.readers.get(place.node_id, ()):
+        spec = judge.registry[judge.graph.nodes[reader].class_type]
+        item = next(item for item in spec.inputs if item.name == name)
+        fault = place.fault(
+            "exception_during_inner_validation", "Exception when validating inner node", details, sentence
+        )
+        extra_info = {
+            "input_name": name,
+            "input_config": input_config(item, judge.choices, spec.schema),
+            "exception_type": "KeyError",
+            "linked_node": list(read),
+        }
+        return dataclasses.replace(fault, extra_info=extra_info)
     fault = place.fault("exception_during_validation", "Exception when validating node", details, sentence)
     return dataclasses.replace(fault, extra_info={"exception_type": "KeyError"})
 
@@ -320,18 +404,18 @@ def _judge_value(place: _Place, value: Any) -> tuple[Any, GraphFault | None]:
 
 def _judge_choice(place: _Place, value: object) -> GraphFault | None:
     name, choices = place.item.name, place.item.choices
-    names = choice_names(place.item, place.choices)
+    names = choice_names(place.item, place.judge.choices)
     if isinstance(value, str) and (value in names):
         return None
     if isinstance(choices, OneFile):
-        if isinstance(value, str) and place.choices.has(choices.kind, value):
+        if isinstance(value, str) and place.judge.choices.has(choices.kind, value):
             return None
         if choices.image_upload:
             shown = _shortened(value)
-            sentence = f'there is no input picture "{shown}".{_near(shown, names)} Upload it first.'
+            sentence = f'there is no input picture "{shown}".{place.judge.hints.near(shown, names)} Upload it first.'
             message, details = "Custom validation failed for node", f"{name} - Invalid image file: {shown}"
             return place.fault("custom_validation_failed", message, details, sentence)
-    near = _near(str(value), names)
+    near = place.judge.hints.near(_shortened(value), names)
     if not names:
         near = " There are none yet."
     elif not near:
@@ -382,29 +466,6 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "STRING": _to_text,
     "BOOLEAN": _to_bool,
 }
-
-
-def _dependent_outputs(graph: Graph, registry: Registry, faulty: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """For each faulty node, the output nodes that need it, itself among them if it is one."""
-    readers: dict[str, list[str]] = {}
-    for node_id in graph.nodes:
-        for _, link in read_links(graph, registry, node_id):
-            readers.setdefault(link.node_id, []).append(node_id)
-    outputs = output_nodes(graph, registry)
-    dependents = {}
-    for node_id in dict.fromkeys(faulty):
-        reached, pending = {node_id}, [node_id]
-        while pending:
-            new = [reader for reader in readers.get(pending.pop(), []) if reader not in reached]
-            reached.update(new)
-            pending += new
-        dependents[node_id] = tuple(output for output in outputs if output in reached)
-    return dependents
-
-
-def _near(name: str, names: Iterable[str], lead: str = "Near it:") -> str:
-    matches = difflib.get_close_matches(name[:_LONGEST_QUOTE], list(names), n=3, cutoff=0.6)
-    return f" {lead} {', '.join(matches)}." if matches else ""
 
 
 def _shortened(value: object) -> str:

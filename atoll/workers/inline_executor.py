@@ -65,7 +65,7 @@ class InlineExecutor:
 
     def _new_worker(self) -> Worker:
         if self._registry is None:
-            from atoll.nodes.registry import core_registry
+            from atoll.nodes.custom import running_registry
 
-            self._registry = core_registry()
+            self._registry = running_registry(self._settings)
         return Worker(self._settings, self._store, self._registry)
