@@ -35,7 +35,7 @@ from atoll.jobs.events import Event
 from atoll.jobs.job import Job, JobArtifact, JobHead, JobState
 from atoll.jobs.sql_store import SqlJobStore
 from atoll.models.catalogue import BUILT_IN_MODEL, ModelCatalogue
-from atoll.nodes.registry import core_registry
+from atoll.nodes.custom import declared_registry
 from atoll.nodes.sampling import SAMPLER_NAMES, SCHEDULE_NAMES
 from atoll.settings import Settings
 
@@ -54,7 +54,7 @@ class StudioServices:
         self.catalogue = ModelCatalogue.from_settings(settings)
         self.artifact_files = ArtifactFiles(settings.artifacts_dir)
         self.inputs = InputFiles(settings.inputs_dir, self.artifact_files)
-        self.registry = core_registry()
+        self.registry = declared_registry(settings)
         self._choices = FileChoices(self.catalogue, self.inputs)
         self._stream = EventStream(self.store)
         self.wake_worker: Callable[[], None] = _ignore  # these three are set by the server

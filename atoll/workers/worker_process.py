@@ -22,6 +22,7 @@ from typing import IO
 
 from atoll.graph.node import Registry
 from atoll.jobs.sql_store import SqlJobStore
+from atoll.nodes.custom import running_registry
 from atoll.settings import Settings
 from atoll.workers.device_report import device_report
 from atoll.workers.presence import WorkerLock, release_dead_workers
@@ -87,7 +88,7 @@ def main() -> None:
     worker = Worker(
         settings,
         store,
-        load_registry(nodes),
+        running_registry(settings) if nodes == NODES else load_registry(nodes),
         on_news=lambda job_id: link.say(f"news {job_id}"),
         on_beat=_beat(link, settings.device),
     )
