@@ -133,7 +133,7 @@ def _entry_faults(node_id: object, entry: object) -> Iterator[GraphFault]:
         return
     class_type, inputs, meta = entry.get("class_type"), entry.get("inputs", {}), entry.get("_meta") or {}
     if not isinstance(class_type, str) or _flaw(class_type) or len(class_type) > MAX_NAME:
-        sentence = f'Node {node_id} has no "class_type", so nobody knows what it is to do. '
+        sentence = f'Node {node_id} has no "class_type" that can be read, so nobody knows what it is to do. '
         sentence += "Export the workflow in API form." if "type" in entry else "Name its node class."
         message = "Cannot execute because a node is missing the class_type property."
         yield GraphFault("invalid_prompt", message, place, sentence, node_id)

@@ -207,7 +207,8 @@ def test_a_workflow_runs_from_its_file(home: Path, tmp_path: Path) -> None:
     [
         ("words", "is not a JSON file"),
         ("[1]", "holds no workflow"),
-        ('{"nodes": [], "links": []}', "Export (API)"),
+        ('{"nodes": [], "links": []}', "no output node"),
+        ('{"nodes": [{"id": 3}]}', 'Node 3 has no "type"'),
         ('{"1": {"class_type": "NoSuchNode", "inputs": {}}}', "NoSuchNode"),
         ("{}", "output"),
     ],
