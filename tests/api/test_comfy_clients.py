@@ -45,8 +45,10 @@ def held_sampler() -> Iterator[None]:
 
 @pytest.fixture
 def workflow_file(tmp_path: Path) -> Path:
+    """As ComfyUI exports it: every node has a title."""
     path = tmp_path / "workflow_api.json"
-    path.write_text(json.dumps(txt2img(11)), encoding="utf-8")
+    titled = {node_id: {"_meta": {"title": node["class_type"]}, **node} for node_id, node in txt2img(11).items()}
+    path.write_text(json.dumps(titled), encoding="utf-8")
     return path
 
 
