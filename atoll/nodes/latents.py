@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SIDE = 16_384  # pixels, as ComfyUI's nodes have it
-MAX_BATCH_PIXELS = MAX_SIDE**2  # of all pictures of a batch together
+MAX_BATCH_PIXELS = 2**34  # of all pictures of a batch together: 4 GiB of latents
 LATENT_CHANNELS = 4
 VAE_STRIDE = 8  # pixels along a side that become one latent
 MAX_SEED = 2**64 - 1
