@@ -112,7 +112,9 @@ def save_custom_nodes(home: Path, pins: Mapping[str, str]) -> None:
         lines += ["[custom_nodes]", *(f"{json.dumps(name)} = {json.dumps(pins[name])}" for name in sorted(pins))]
     text = "".join(f"{line}\n" for line in lines)
     try:
-        wanted = {**before, "custom_nodes": dict(pins)} if pins else {k: v for k, v in before.items() if k != "custom_nodes"}
+        wanted = (
+            {**before, "custom_nodes": dict(pins)} if pins else {k: v for k, v in before.items() if k != "custom_nodes"}
+        )
         if tomllib.loads(text) != wanted:
             raise ValueError("its custom_nodes are no table of their own")
         path.parent.mkdir(parents=True, exist_ok=True)

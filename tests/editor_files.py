@@ -19,7 +19,13 @@ class EditorFile:
 
     def node(self, node_id: Any, type_: str, **parts: Any) -> dict[str, Any]:
         made = {"id": node_id, "type": type_, "pos": [0, 0], "size": [200, 100], "flags": {}, "order": len(self.nodes)}
-        made |= {"mode": 0, "inputs": [], "outputs": [], "properties": {"Node name for S&R": type_}, "widgets_values": []}
+        made |= {
+            "mode": 0,
+            "inputs": [],
+            "outputs": [],
+            "properties": {"Node name for S&R": type_},
+            "widgets_values": [],
+        }
         self.nodes.append(made | parts)
         return self.nodes[-1]
 
@@ -42,12 +48,12 @@ class EditorFile:
         objects = [dict(zip(names, wire, strict=True)) for wire in self.wires]
         return {"state": {"lastNodeId": 99}, "nodes": self.nodes, "links": objects, "version": 1, **more}
 
-    def as_subgraph(self, identity: str, inputs: list[tuple[str, str]], outputs: list[tuple[str, str]]) -> dict[str, Any]:
+    def as_subgraph(
+        self, identity: str, inputs: list[tuple[str, str]], outputs: list[tuple[str, str]]
+    ) -> dict[str, Any]:
         """These nodes as a definition; its wires come from node -10 and go to node -20."""
         ports = {
-            side: [
-                {"id": f"{side} {name}", "name": name, "type": type_, "linkIds": []} for name, type_ in entries
-            ]
+            side: [{"id": f"{side} {name}", "name": name, "type": type_, "linkIds": []} for name, type_ in entries]
             for side, entries in (("inputs", inputs), ("outputs", outputs))
         }
         borders = {"inputNode": {"id": -10, "bounding": []}, "outputNode": {"id": -20, "bounding": []}}

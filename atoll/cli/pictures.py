@@ -143,7 +143,7 @@ def _adopted(services: StudioServices, value: str, folder: Path) -> str:
         if services.input_path(value).read_bytes() != content:
             say(f'Picture "{name}" is taken from the inputs. The file of that name beside the workflow is another one.')
         return value
-    except NotFound:
+    except (NotFound, InvalidRequest):  # not there, or under a name that inputs do not have and that is changed for it
         return services.save_input(name, io.BytesIO(content))
 
 

@@ -90,7 +90,7 @@ class Graph:
 
 
 MAX_NODES = 2_000
-MAX_NAME = 1_000  # characters of a node's id or class
+MAX_NAME = 250  # characters of a node's id or class
 MAX_INTEGER_BITS = 1024  # Python refuses to print numbers of over 4300 digits, so JSON could not be written
 MAX_DEPTH = 32  # of lists and dicts inside one input; real workflows stay below five
 

@@ -97,7 +97,9 @@ def read_ui_form(workflow: Mapping[str, Any]) -> UiWorkflow:
     if flaw:
         raise InvalidGraph([malformed(flaw, f"The workflow holds {flaw}.")])
     found = list(_subgraphs(workflow))
-    total = sum(len(_list(entry.get("nodes"))) for entry in [workflow, *found])
+    group_nodes = _dict(_dict(workflow.get("extra")).get("groupNodes"))
+    groups = [_dict(entry) for entry in group_nodes.values()]
+    total = sum(len(_list(entry.get("nodes"))) for entry in [workflow, *found, *groups])
     if total > MAX_NODES:
         raise InvalidGraph([malformed("", f"The workflow has {total} nodes; at most {MAX_NODES} are allowed.")])
     faults: list[GraphFault] = []
@@ -107,11 +109,11 @@ def read_ui_form(workflow: Mapping[str, Any]) -> UiWorkflow:
         if not isinstance(identity, str):
             faults.append(malformed("definitions", f"A subgraph's id is {kind_of(identity)}; it must be a text."))
             continue
-        definitions[identity] = _read_graph(entry, str(entry.get("name") or identity), faults)
+        definitions[identity] = _read_graph(entry, str(entry.get("name") or identity)[:MAX_NAME], faults)
     graph = _read_graph(workflow, "The workflow", faults)
     if faults:
         raise InvalidGraph(faults)
-    return UiWorkflow(graph, definitions, _dict(_dict(workflow.get("extra")).get("groupNodes")))
+    return UiWorkflow(graph, definitions, group_nodes)
 
 
 def _subgraphs(workflow: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -163,7 +165,9 @@ def read_node(entry: object, identity: str | None = None) -> UiNode | GraphFault
         return malformed("nodes", f"One of the nodes is {kind_of(entry)}; a node is a JSON object.")
     node_id, type_ = identity or _id(entry.get("id")), entry.get("type")
     if node_id is None or len(node_id) > MAX_NAME:
-        return malformed("nodes", f"A node of type {type_!r:.100} has no id, or one that is no number and no short text.")
+        return malformed(
+            "nodes", f"A node of type {type_!r:.100} has no id, or one that is no number and no short text."
+        )
     if not isinstance(type_, str):
         return malformed(node_id, f'Node {node_id} has no "type", so nobody knows what it is to do.', node_id)
     values, title, mode = entry.get("widgets_values"), entry.get("title"), entry.get("mode")
@@ -183,9 +187,8 @@ def read_node(entry: object, identity: str | None = None) -> UiNode | GraphFault
 def _inputs(value: object) -> Iterator[UiInput]:
     for item in _list(value):
         entry = _dict(item)
-        widget, name = entry.get("widget"), entry.get("name")
-        if isinstance(widget, Mapping) and isinstance(widget.get("name"), str):
-            name = widget["name"]
+        widget = entry.get("widget")
+        name = entry.get("name") or _dict(widget).get("name")
         if isinstance(name, str):
             yield UiInput(name, _type_name(entry.get("type")), _id(entry.get("link")), bool(widget))
 

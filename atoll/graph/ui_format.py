@@ -19,7 +19,7 @@ from atoll.graph.node import NOTHING, NodeSpec, Registry
 from atoll.graph.order import output_nodes, walk_graph
 from atoll.graph.ui_form import BYPASSED, MUTED, UiNode, is_ui_format, read_ui_form
 from atoll.graph.ui_widgets import as_sent, default_value, widget_values
-from atoll.graph.ui_wiring import EDITOR_ONLY, PRIMITIVES, Nothing, OwnValue, Scope, Value, trace, unfold
+from atoll.graph.ui_wiring import EDITOR_ONLY, PRIMITIVES, Nothing, Scope, Value, trace, unfold
 
 Gaps = dict[str, Nothing]  # input -> why nothing arrives there
 
@@ -63,7 +63,7 @@ def _runs(scope: Scope, node: UiNode, registry: Registry) -> bool:
 
 
 def _by_name(scope: Scope, registry: Registry) -> dict[str, dict[str, Any]]:
-    """The fields of a scope's nodes, under the names by which a file's prefix may call them: class first, then title."""
+    """The fields of a scope's nodes, under the names by which a prefix may call them: class first, then title."""
     found: dict[str, dict[str, Any]] = {}
     known = [(node, registry.get(node.type)) for node in scope.graph.nodes.values()]
     values = [(node, widget_values(node, spec)) for node, spec in known if spec is not None]

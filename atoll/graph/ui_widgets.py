@@ -57,7 +57,7 @@ def as_sent(item: InputSpec, value: Any, node_id: str, others: Mapping[str, Mapp
     """
     if not isinstance(value, str):
         return value
-    if item.text is not None and item.text.dynamic_prompts:
+    if item.text is not None and item.text.dynamic_prompts and len(value) <= item.text.max_length:
         return _choose(value, random.Random(f"{node_id} {value}"))
     return _filled_in(value, others, now) if item.name == "filename_prefix" else value
 

@@ -31,6 +31,7 @@ PRIMITIVES = {
 }  # fmt: skip
 EDITOR_ONLY = REROUTES | NOTES | SWITCHBOARDS | SENDERS | RECEIVERS | {"PrimitiveNode"}
 MAX_NESTING = 16  # of subgraphs; real ones stay below five
+MAX_PASSED = 200  # reroutes and the like on one way
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,8 @@ class Scope:
 def unfold(workflow: UiWorkflow) -> list[Scope]:
     """Every scope that runs, the workflow first. Raises: InvalidGraph if one contains itself, or nodes get too many."""
     scopes = [Scope(workflow.graph)]
-    total = 0
+    total = len(workflow.graph.nodes)
     for scope in scopes:  # which grows as it goes
-        total += len(scope.graph.nodes)
-        if total > MAX_NODES:
-            sentence = f"With its subgraphs unfolded, the workflow has more than {MAX_NODES} nodes, which is the limit."
-            raise InvalidGraph([malformed("definitions", sentence)])
         for node in scope.graph.nodes.values():
             definition = None if node.mode in (MUTED, BYPASSED) else _definition(workflow, node)
             if definition is None:
@@ -92,6 +89,10 @@ def unfold(workflow: UiWorkflow) -> list[Scope]:
             if sum(1 for _ in _outwards(scope)) >= MAX_NESTING:
                 sentence = f"Node {node.label}: subgraphs lie more than {MAX_NESTING} deep in each other."
                 raise InvalidGraph([malformed("definitions", sentence, scope.api_id(node))])
+            total += len(definition.nodes)
+            if total > MAX_NODES:
+                sentence = f"With its subgraphs unfolded, the workflow has more than the {MAX_NODES} nodes that may be."
+                raise InvalidGraph([malformed("definitions", sentence)])
             child = Scope(definition, f"{scope.api_id(node)}:", scope, node)
             scope.children[node.id] = child
             scopes.append(child)
@@ -118,10 +119,12 @@ def trace(scope: Scope, item: UiInput, registry: Registry) -> Source:
     while item.link is not None:
         if (scope.prefix, item.link) in passed:
             return Nothing("runs in a circle of nodes that only pass on", is_damage=True)
+        if len(passed) == MAX_PASSED:
+            return Nothing(f"runs through more than {MAX_PASSED} nodes that only pass on", is_damage=True)
         passed.add((scope.prefix, item.link))
         wire = scope.graph.wires.get(item.link)
         if wire is None:
-            return Nothing(f"names link {item.link}, which is not in the file", is_damage=True)
+            return Nothing(f"names link {item.link:.100}, which is not in the file", is_damage=True)
         if scope.instance is not None and scope.parent is not None and wire.source == scope.graph.input_node:
             if not wire.slot < len(scope.graph.inputs):
                 return Nothing(f"comes from input {wire.slot} of a subgraph that has fewer", is_damage=True)
@@ -140,7 +143,9 @@ def trace(scope: Scope, item: UiInput, registry: Registry) -> Source:
         if source.mode == BYPASSED:
             passed_on = _bypass(source, wire.slot)
             if passed_on is None:
-                return Nothing(f"comes from node {source.label}, which is bypassed and has nothing of that type to pass on")
+                return Nothing(
+                    f"comes from node {source.label}, which is bypassed and has nothing of that type to pass on"
+                )
             item = passed_on
         elif source.id in scope.children:
             scope = scope.children[source.id]
@@ -150,7 +155,9 @@ def trace(scope: Scope, item: UiInput, registry: Registry) -> Source:
         elif source.type in RECEIVERS:
             sender = _sender(scope.graph, source)
             if sender is None:
-                return Nothing(f"comes from node {source.label}, whose counterpart is not in the workflow", is_damage=True)
+                return Nothing(
+                    f"comes from node {source.label}, whose counterpart is not in the workflow", is_damage=True
+                )
             item = sender.inputs[0] if sender.inputs else UiInput("", "*")
         elif source.type in PRIMITIVES and registry.get(source.type) is None:
             typed = next((entry for entry in source.inputs if entry.link is not None), None)
@@ -163,7 +170,7 @@ def trace(scope: Scope, item: UiInput, registry: Registry) -> Source:
 
 
 def _bypass(node: UiNode, slot: int) -> UiInput | None:
-    """The input that a bypassed node passes on: that beside the output, if its type is the same, else the first such."""
+    """The input that a bypassed node passes on: that beside the output if its type is the same, else the first such."""
     if not slot < len(node.output_types):
         return None
     type_ = node.output_types[slot]

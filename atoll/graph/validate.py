@@ -135,7 +135,9 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
     broken = any(fault.type in _WHOLE_GRAPH for fault in faults)
     told = at_most(faults)
     affected = {fault.node_id: _reached({fault.node_id}, judge.readers) for fault in told if fault.node_id}
-    dependents = {node_id: tuple(output for output in outputs if output in reached) for node_id, reached in affected.items()}
+    dependents = {
+        node_id: tuple(output for output in outputs if output in reached) for node_id, reached in affected.items()
+    }
     return Validation(
         None if broken else graph,
         tuple(told),

@@ -117,9 +117,10 @@ def declare(settings: Settings, nodes: CustomNodes) -> list[NodeSpec]:
 
 def write_declarations(settings: Settings, name: str, path: Path) -> None:
     """Import custom nodes and write down what they declare. Raises: as `load`; NotFound."""
-    infos = []
-    for spec in load(find_one(settings, name)):
-        infos.append({**node_info(spec, _FileKinds()), "display_name": spec.title, "is_input_list": spec.takes_lists})
+    infos = [
+        {**node_info(spec, _FileKinds()), "display_name": spec.title, "is_input_list": spec.takes_lists}
+        for spec in load(find_one(settings, name))
+    ]
     write_durably(path, json.dumps(infos).encode(), replace=True)
 
 

@@ -175,7 +175,9 @@ def _input(name: str, config: list[Any], *, required: bool) -> InputSpec:
     if isinstance(kind, list) or kind == "COMBO":
         names = tuple(str(one) for one in (kind if isinstance(kind, list) else options.get("options") or ()))
         is_files = len(names) == 1 and names[0].startswith(FILES_OF)
-        choices = OneFile(names[0].removeprefix(FILES_OF), bool(options.get("image_upload"))) if is_files else OneOf(names)
+        choices = (
+            OneFile(names[0].removeprefix(FILES_OF), bool(options.get("image_upload"))) if is_files else OneOf(names)
+        )
         return InputSpec(name, "COMBO", False, required, default, choices=choices, tooltip=tooltip)
     if kind not in FIELD_TYPES or options.get("forceInput"):
         return InputSpec(name, kind, True, required, NOTHING if required else None, tooltip=tooltip)

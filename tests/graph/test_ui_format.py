@@ -132,7 +132,9 @@ def test_a_prompt_in_braces_is_one_of_them_and_always_the_same() -> None:
     def with_text(text: str) -> dict[str, Any]:
         return saved(lambda file: node_of(file, 6).update(widgets_values=[text]))
 
-    texts = {read(with_text(f"a {{red|green|{{light |dark }}blue}} apple {n}"))["6"]["inputs"]["text"] for n in range(40)}
+    texts = {
+        read(with_text(f"a {{red|green|{{light |dark }}blue}} apple {n}"))["6"]["inputs"]["text"] for n in range(40)
+    }
     colours = {text.removeprefix("a ").split(" apple")[0] for text in texts}
     assert colours == {"red", "green", "light blue", "dark blue"}
     assert read(with_text("{a|b|c|d} x")) == read(with_text("{a|b|c|d} x"))
@@ -403,7 +405,7 @@ def test_subgraphs_that_multiply_are_refused_before_they_fill_the_memory() -> No
     for level in range(12):
         nodes = [{"id": number, "type": f"s{level + 1}"} for number in range(10)]
         workflow["definitions"]["subgraphs"].append({"id": f"s{level}", "nodes": nodes, "links": []})
-    assert f"more than {MAX_NODES} nodes" in refusal(workflow)
+    assert f"more than the {MAX_NODES} nodes" in refusal(workflow)
 
 
 def test_a_group_node_is_unfolded() -> None:

@@ -127,7 +127,9 @@ graphs = {
     "nodes": st.lists(editor_nodes, max_size=6, unique_by=lambda node: node["id"]) | st.lists(json_values, max_size=2),
     "links": st.lists(wires, max_size=9) | json_values,
 }
-subgraphs = st.fixed_dictionaries({"id": st.sampled_from(["sub", "deeper"]), "inputs": ports, "outputs": ports, **graphs})
+subgraphs = st.fixed_dictionaries(
+    {"id": st.sampled_from(["sub", "deeper"]), "inputs": ports, "outputs": ports, **graphs}
+)
 groups = st.fixed_dictionaries({"g": st.fixed_dictionaries({**graphs, "external": json_values, "config": json_values})})
 editor_forms = st.fixed_dictionaries(
     graphs,
@@ -217,7 +219,10 @@ def fan(number: int) -> dict[str, Any]:
 
 GIANTS: Mapping[str, Callable[[], Any]] = {
     "10,000 nodes": lambda: {str(number): {"class_type": "KSampler", "inputs": {}} for number in range(10_000)},
-    "10,000 nodes of the editor": lambda: {"nodes": [{"id": n, "type": "KSampler"} for n in range(10_000)], "links": []},
+    "10,000 nodes of the editor": lambda: {
+        "nodes": [{"id": n, "type": "KSampler"} for n in range(10_000)],
+        "links": [],
+    },
     "unknown classes": lambda: many(lambda n: {"class_type": f"NoSuchNode{n}", "inputs": {}}),
     "links into nowhere": lambda: many(lambda n: {"class_type": "PreviewImage", "inputs": {"images": [f"no {n}", 0]}}),
     "misspelt fields": lambda: many(

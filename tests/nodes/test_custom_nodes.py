@@ -32,14 +32,17 @@ from atoll.graph.node import OneFile, Range, Socket, node
 
 Words = Annotated[str, Socket("WORDS")]
 
-@node("Repeat", title="Repeat words", category="words", check=lambda fields: [("times", "is 7")] * (fields["times"] == 7))
+def not_seven(fields):
+    return [("times", "is 7")] if fields["times"] == 7 else []
+
+@node("Repeat", title="Repeat words", category="words", check=not_seven)
 def repeat(words: Words, *, times: Annotated[int, Range(1, 9)] = 2,
            model: Annotated[str, OneFile("checkpoints")] = "") -> Words:
     """Says it again."""
     return words * times
 '''
 
-CLASSES = '''
+CLASSES = """
 runs = []
 
 class Say:
@@ -93,7 +96,7 @@ class Keep:
 
 NODE_CLASS_MAPPINGS = {"Say": Say, "Each": Each, "Join": Join, "Clock": Clock, "Keep": Keep}
 NODE_DISPLAY_NAME_MAPPINGS = {"Say": "Say something"}
-'''
+"""
 
 
 class NoFiles:
@@ -213,7 +216,9 @@ def test_what_is_not_pinned_or_has_changed_is_neither_used_nor_run(tmp_path: Pat
 
 
 def test_the_hash_of_a_file_is_that_of_its_content_and_a_folders_counts_every_file(tmp_path: Path) -> None:
-    home = home_with(tmp_path, {"ink.py": "x = 1", "pack/__init__.py": "", "pack/inner.py": "x = 1", "no_pack/a.py": ""})
+    home = home_with(
+        tmp_path, {"ink.py": "x = 1", "pack/__init__.py": "", "pack/inner.py": "x = 1", "no_pack/a.py": ""}
+    )
     before = {nodes.name: nodes.sha256 for nodes in find_custom_nodes(Settings(home=home))}
     assert before["ink.py"] == hashlib.sha256(b"x = 1").hexdigest()
     assert sorted(before) == ["ink.py", "pack"]
@@ -225,7 +230,11 @@ def test_the_hash_of_a_file_is_that_of_its_content_and_a_folders_counts_every_fi
 
 def test_a_folder_imports_its_own_files_as_they_were_and_no_others(tmp_path: Path) -> None:
     files = {"My-Pack/__init__.py": "from .words import *\nfrom .words import NODE_CLASS_MAPPINGS\n"}
-    files |= {"My-Pack/words/__init__.py": CLASSES, "lone.py": f"from .beside import x\n{CLASSES}", "beside.py": "x = 1"}
+    files |= {
+        "My-Pack/words/__init__.py": CLASSES,
+        "lone.py": f"from .beside import x\n{CLASSES}",
+        "beside.py": "x = 1",
+    }
     settings = Settings(home=home_with(tmp_path, files))
     nodes = find_one(settings, "My-Pack")
     (tmp_path / "custom_nodes/My-Pack/words/__init__.py").write_text("raise SystemError('written after the look')")
@@ -246,7 +255,7 @@ def test_a_folder_imports_its_own_files_as_they_were_and_no_others(tmp_path: Pat
 )
 def test_nodes_that_can_not_be_loaded_say_why(tmp_path: Path, code: str, words: str) -> None:
     settings = pinned(tmp_path, bad=code)
-    with pytest.raises(AtollError, match="custom nodes|Custom nodes|Node A") as refused:
+    with pytest.raises(AtollError) as refused:
         load(find_one(settings, "bad.py"))
     assert words in refused.value.message and refused.value.code == "custom_nodes_broken"
 
