@@ -102,7 +102,7 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
         api = api.to_api()
     faults = form_faults(api)
     if not isinstance(api, Mapping) or any(fault.node_id is None for fault in faults):
-        return Validation(None, tuple(faults))
+        return Validation(None, tuple(at_most(faults)))
     choices, hints = _Remembered(choices), _Hints()
     formless = {fault.node_id for fault in faults if fault.field is None}
     flawed: dict[str | None, set[str]] = {}
@@ -133,7 +133,7 @@ def validate_graph(api: object, registry: Registry, choices: Choices) -> Validat
     faulty = {fault.node_id for fault in faults if fault.node_id} | walk.closing
     bad = _reached(faulty, judge.readers)
     broken = any(fault.type in _WHOLE_GRAPH for fault in faults)
-    told = at_most(faults)
+    told = at_most(sorted(faults, key=lambda fault: fault.type not in _WHOLE_GRAPH))  # these first: all hangs on them
     affected = {fault.node_id: _reached({fault.node_id}, judge.readers) for fault in told if fault.node_id}
     dependents = {
         node_id: tuple(output for output in outputs if output in reached) for node_id, reached in affected.items()
