@@ -151,7 +151,7 @@ def test_models_are_listed(sdk: openai.OpenAI) -> None:
 
 
 def test_a_key_is_neither_needed_nor_looked_at(client: httpx.Client) -> None:
-    for key in ({}, {"authorization": ""}, {"authorization": "Bearer "}, {"authorization": "Bearer x"}):
+    for key in ({}, {"authorization": ""}, {"authorization": "Bearer"}, {"authorization": "Bearer x"}):
         assert client.get("/models", headers=key).status_code == 200
 
 

@@ -277,7 +277,8 @@ def _paint_over(graph: Graph, plan: Plan, start: Start, parts: Parts) -> Link:
     told = _tell(graph, parts, plan.words, steps)
     images = _load_all(graph, start.names)
     mask = None if start.mask is None else _load_mask(graph, start.mask)
-    whole, whole_mask, region = images, mask, None
+    whole, whole_mask = images, mask
+    region: Link | None = None
     if start.mask is not None and start.mask.only_masked:
         cut = graph.add(
             "AtollCropToMask",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,9 +58,6 @@ class Ticket:
     def eta_s(self) -> float:
         elapsed = time.time() - self.started_at
         return elapsed / self.progress - elapsed if self.step or self.job_no else 0.0
-
-    def preview_bytes(self) -> bytes | None:
-        return base64.b64decode(self.preview) if self.preview else None
 
 
 class InFlight:

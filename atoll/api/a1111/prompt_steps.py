@@ -97,6 +97,7 @@ def _partners(pieces: Sequence[str]) -> dict[int, int]:
 
 def _parts(pieces: Sequence[str], start: int, end: int, partners: dict[int, int], depth: int) -> tuple[Part, ...]:
     parts: list[Part] = []
+    text: list[str] = []  # what stands before the next change
     index = start
     while index < end:
         closing = partners.get(index) if pieces[index] == "[" else None
@@ -104,15 +105,13 @@ def _parts(pieces: Sequence[str], start: int, end: int, partners: dict[int, int]
         if closing is not None and closing < end and depth < DEEPEST:
             special = _special(pieces, index + 1, closing, partners, depth)
         if special is None or closing is None:
-            if parts and isinstance(parts[-1], str):
-                parts[-1] += pieces[index]
-            else:
-                parts.append(pieces[index])
+            text.append(pieces[index])
             index += 1
         else:
-            parts.append(special)
+            parts += ["".join(text), special]
+            text = []
             index = closing + 1
-    return tuple(parts)
+    return (*parts, "".join(text))
 
 
 def _special(
