@@ -52,7 +52,7 @@ def limit_to_steps(
         """How far on the way that step begins."""
         if step <= 0:
             return 0.0
-        if step >= len(sigmas) - 1:
+        if step >= min(steps - start_at_step, len(sigmas) - 1):  # ddim_uniform may have a level more than steps
             return 1.0
         level = math.log(float(sigmas[step]) * _ABOVE)
         stride, count = schedule.timestep_stride, schedule.num_train_timesteps
