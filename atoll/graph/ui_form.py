@@ -188,7 +188,7 @@ def _inputs(value: object) -> Iterator[UiInput]:
     for item in _list(value):
         entry = _dict(item)
         widget = entry.get("widget")
-        name = entry.get("name") or _dict(widget).get("name")
+        name = entry["name"] if isinstance(entry.get("name"), str) else _dict(widget).get("name")
         if isinstance(name, str):
             yield UiInput(name, _type_name(entry.get("type")), _id(entry.get("link")), bool(widget))
 
