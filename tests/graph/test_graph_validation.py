@@ -13,6 +13,7 @@ import pytest
 from atoll.graph.fault import GraphFault, InvalidGraph
 from atoll.graph.node import OneFile, OneOf, Range, Registry, Text, Tooltip, node
 from atoll.graph.validate import Validation, validate_graph
+from atoll.nodes.latents import MAX_BATCH_PIXELS
 from atoll.nodes.registry import core_registry
 from atoll.nodes.sampling import SAMPLER_NAMES
 
@@ -258,7 +259,8 @@ def test_a_giant_batch_is_refused_with_its_numbers() -> None:
     api = txt2img()
     api["5"]["inputs"] = {"width": 16384, "height": 16384, "batch_size": 4096}
     [fault] = judge(api).faults
-    assert "16384 x 16384 x 4096 (width x height x batch_size) are more than 268,435,456 pixels" in fault.sentence
+    sizes = "16384 x 16384 x 4096 (width x height x batch_size)"
+    assert f"{sizes} are more than {MAX_BATCH_PIXELS:,} pixels" in fault.sentence
 
 
 def test_judging_changes_nothing_of_the_callers() -> None:
