@@ -120,7 +120,7 @@ class ComfyServer:
         return str(reply.json()["prompt_id"])
 
     def get(self, path: str, **query: Any) -> Any:
-        reply = self.client.get(path, params=query)
+        reply = self.client.get(path, params=query or None)
         assert reply.status_code == 200, reply.text
         return reply.json()
 

@@ -12,6 +12,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def run_over_websocket(
     binary: list[bytes] = []
     with (
         connect(f"{url.replace('http', 'ws', 1)}/ws?clientId={client_id}", proxy=None) as socket,
-        httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"authorization": "Bearer "}) as http,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as http,
     ):
         if features is not None:
             socket.send(json.dumps({"type": "feature_flags", "data": features}))
@@ -112,6 +113,15 @@ def test_a_client_that_can_read_it_is_told_which_node_a_preview_is_of(doors: Doo
     _, _, described = run_over_websocket(doors.url, txt2img(4, steps=6), features=features)
     kind, length = struct.unpack(">II", described[0][:8])
     assert kind == 4 and json.loads(described[0][8 : 8 + length])["node_id"] == "3"
+
+
+def test_an_empty_key_is_no_obstacle(doors: DoorServer) -> None:
+    """As Open WebUI sends it where no key is set; httpx would not."""
+    connection = HTTPConnection(address(doors), timeout=60)
+    connection.request("GET", "/object_info", headers={"Authorization": "Bearer "})
+    reply = connection.getresponse()
+    assert reply.status == 200 and "KSampler" in json.loads(reply.read())
+    connection.close()
 
 
 def test_what_is_remembered_is_told_and_its_picture_given_again(doors: DoorServer) -> None:
