@@ -33,6 +33,7 @@ class Settings(BaseModel):
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the networks.")
     model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models.")
+    default_model: str = Field("lagoon", description="Checkpoint of whoever names none; the studio offers it first.")
     model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of it.")
     lease_s: float = Field(30.0, gt=0, description="A worker that is silent for so long loses its task.")
 

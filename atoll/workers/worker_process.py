@@ -88,7 +88,7 @@ def main() -> None:
     )
     link.worker = worker
     if nodes == NODES:
-        warm_up(worker.registry, worker.models, worker.inputs, store)
+        warm_up(worker.registry, worker.models, worker.inputs, store, settings.default_model)
     link.say("ready")
     try:
         worker.serve()
