@@ -19,7 +19,9 @@ ENGINE = ("atoll.diffusion.checkpoint", "atoll.diffusion.sample", "atoll.diffusi
 log = logging.getLogger(__name__)
 
 
-def warm_up(registry: Registry, models: LoadedModels, inputs: InputPictures, store: JobStore, default_model: str) -> None:
+def warm_up(
+    registry: Registry, models: LoadedModels, inputs: InputPictures, store: JobStore, default_model: str
+) -> None:
     """Load the model that is most likely wanted next, and draw one step of a small picture that nobody sees.
 
     So the libraries are loaded too, many of which are only when they are first used. What fails here is logged: the

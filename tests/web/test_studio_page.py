@@ -50,7 +50,12 @@ class Studio:
         options = ["--home", str(self.home), "--port", port, "--device", "cpu", "--precision", "fp32"]
         self.process = subprocess.Popen(
             [*command, *options],
-            env=environment | {"ATOLL_DEFAULT_MODEL": "tiny", "OMP_NUM_THREADS": "1", "NICEGUI_STORAGE_PATH": str(self.home / "nicegui")},
+            env=environment
+            | {
+                "ATOLL_DEFAULT_MODEL": "tiny",
+                "OMP_NUM_THREADS": "1",
+                "NICEGUI_STORAGE_PATH": str(self.home / "nicegui"),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )
