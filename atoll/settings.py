@@ -36,6 +36,7 @@ class Settings(BaseModel):
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the networks.")
     model_dirs: tuple[Path, ...] = Field((), description="More folders laid out like HOME/models.")
+    default_model: str = Field("lagoon", description="Checkpoint of whoever names none; the studio offers it first.")
     model_cache_mib: int | None = Field(None, ge=0, description="Memory for warm models; default: half of it.")
     a1111_auth: SecretStr | None = Field(None, description='"name:password,..." that the A1111 API asks for.')
     custom_nodes: dict[str, str] = Field(default_factory=dict, description="Custom nodes that may run: name, sha256.")

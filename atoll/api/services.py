@@ -34,7 +34,7 @@ from atoll.graph.validate import Validation, validate_graph
 from atoll.jobs.events import Event
 from atoll.jobs.job import Job, JobArtifact, JobHead, JobState
 from atoll.jobs.sql_store import SqlJobStore
-from atoll.models.catalogue import BUILT_IN_MODEL, ModelCatalogue
+from atoll.models.catalogue import ModelCatalogue
 from atoll.nodes.custom import declared_registry
 from atoll.nodes.sampling import SAMPLER_NAMES, SCHEDULE_NAMES
 from atoll.settings import Settings
@@ -78,7 +78,7 @@ class StudioServices:
     def plan_image(self, request: ImageRequest) -> tuple[CompleteImageRequest, Graph]:
         """The request with nothing left open, and its graph. Raises: FaultyRequest with every fault."""
         faults: list[RequestFault] = []
-        model = self._model_or_fault("checkpoints", request.model or BUILT_IN_MODEL, "model", faults)
+        model = self._model_or_fault("checkpoints", request.model or self.settings.default_model, "model", faults)
         if request.vae is not None:
             self._model_or_fault("vae", request.vae, "vae", faults)
         start = self._start_image_or_fault(request, faults)
@@ -238,8 +238,9 @@ class StudioServices:
     # --- what there is
 
     def models(self, kind: str | None = None) -> list[ModelInfo]:
-        """Models of a kind (see `MODEL_KINDS`), or of all of these; the built-in one comes first."""
-        return list_model_infos(self.catalogue, kind)
+        """Models of a kind (see `MODEL_KINDS`), or of all of these; the default one comes first."""
+        found = list_model_infos(self.catalogue, kind)
+        return sorted(found, key=lambda model: (model.kind, model.name) != ("checkpoints", self.settings.default_model))
 
     def samplers(self) -> list[str]:
         return list(SAMPLER_NAMES)

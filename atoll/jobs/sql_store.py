@@ -29,8 +29,10 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Executable,
     RowMapping,
     and_,
+    bindparam,
     create_engine,
     event,
     func,
@@ -89,10 +91,11 @@ class SqlJobStore:
         if self._sqlite_path:
             self._sqlite_path.parent.mkdir(parents=True, exist_ok=True)
             self._engine = _sqlite_engine(parsed)
-            self._insert: Any = sqlite.insert
+            add_job: Any = sqlite.insert(jobs)
         else:
             self._engine = _postgresql_engine(parsed)
-            self._insert = postgresql.insert
+            add_job = postgresql.insert(jobs)
+        self._add_job = add_job.on_conflict_do_nothing(index_elements=["job_id"]).returning(jobs.c.number)
         self._readers = self._engine
         self._writers = self._engine.execution_options(begin="write")
         self._durable_writers = self._engine.execution_options(begin="durable")
@@ -133,12 +136,7 @@ class SqlJobStore:
             "submitted_at": now,
         }
         with self._transaction(self._writers if self._sqlite_path else self._durable_writers) as connection:
-            added = connection.execute(
-                self._insert(jobs)
-                .values(row)
-                .on_conflict_do_nothing(index_elements=["job_id"])
-                .returning(jobs.c.number)
-            ).scalar()
+            added = connection.execute(self._add_job, row).scalar()
             if added is None:
                 job = _get(connection, job_id)
                 if job.owner != owner or _canonical(job.graph) != _canonical(graph):
@@ -150,7 +148,7 @@ class SqlJobStore:
             else:
                 job = Job(**{**row, "number": added, "graph": graph, "extra": extra or {}})
                 task = {"job_id": job_id, "priority": priority, "state": JobState.QUEUED}
-                connection.execute(insert(tasks).values({**task, "attempts": 0, "worker_deaths": 0}))
+                connection.execute(_ADD_TASK, {**task, "attempts": 0, "worker_deaths": 0})
                 self._append(connection, job_id, [NewEvent(EventKind.QUEUED, {"priority": priority})], now)
         if on_queued is not None:
             on_queued()
@@ -213,7 +211,7 @@ class SqlJobStore:
 
     def cancel(self, job_id: str) -> Job:
         with self._transaction(self._durable_writers) as connection:
-            task = _lock_task(connection, tasks.c.job_id == job_id)
+            task = _first(connection, _TASK_OF_JOB, of_job=job_id)
             if task is None:
                 raise _no_such_job(job_id)
             if task["state"] == JobState.QUEUED:
@@ -223,15 +221,14 @@ class SqlJobStore:
             return _get(connection, job_id)
 
     def events(self, job_id: str | None = None, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        query = select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
-        if job_id is not None:
-            query = query.where(events.c.job_id == job_id)
+        query, wanted = (_EVENTS, {}) if job_id is None else (_EVENTS_OF_JOB, {"of_job": job_id})
         with self._transaction(self._readers) as connection:
-            return [_event(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query, {"after": after, "most": limit, **wanted}).mappings()
+            return [_event(row) for row in rows]
 
     def last_seq(self) -> int:
         with self._transaction(self._readers) as connection:
-            return connection.execute(select(func.max(events.c.seq))).scalar() or 0
+            return connection.execute(_LAST_SEQ).scalar() or 0
 
     def artifacts(
         self,
@@ -263,13 +260,10 @@ class SqlJobStore:
     # The worker's side
 
     def claim(self, worker: str, *, job_id: str | None = None) -> Claim | None:
-        query = select(tasks).where(tasks.c.state == JobState.QUEUED)
-        if job_id is not None:
-            query = query.where(tasks.c.job_id == job_id)
-        query = query.order_by(tasks.c.priority.desc(), tasks.c.task_id).limit(1).with_for_update(skip_locked=True)
+        query, wanted = (_NEXT_TASK, {}) if job_id is None else (_QUEUED_TASK_OF_JOB, {"of_job": job_id})
         now = self._clock()
         with self._transaction(self._writers) as connection:
-            task = connection.execute(query).mappings().first()
+            task = _first(connection, query, **wanted)
             if task is None:
                 return None
             lease = Lease(task["task_id"], task["job_id"], worker, uuid.uuid4().hex, now + self.lease_s)
@@ -287,15 +281,13 @@ class SqlJobStore:
             return Claim(job, Task(lease.task_id, lease.job_id, attempts, task["worker_deaths"]), lease)
 
     def report(self, lease: Lease, new_events: Sequence[NewEvent] = ()) -> None:
-        query = select(tasks.c.token, jobs.c.cancel_requested).join(jobs, jobs.c.job_id == tasks.c.job_id)
-        query = query.where(tasks.c.task_id == lease.task_id)
-        if new_events:  # keeps the lease from being taken before these events are in; not needed only to look
-            query = query.with_for_update(of=tasks)
+        # The lock keeps the lease from being taken before these events are in; not needed only to look.
+        query = _HOLDER_LOCKED if new_events else _HOLDER
         with self._transaction(self._writers if new_events else self._readers) as connection:
-            row = connection.execute(query).one_or_none()
-            if row is None or row.token != lease.token:
+            row = _first(connection, query, of_task=lease.task_id)
+            if row is None or row["token"] != lease.token:
                 raise _lease_lost(lease)
-            if row.cancel_requested:
+            if row["cancel_requested"]:
                 raise JobCancelled(f"Job {lease.job_id} was cancelled.")
             self._append(connection, lease.job_id, new_events, self._clock())
 
@@ -309,14 +301,14 @@ class SqlJobStore:
 
     def record(self, lease: Lease, outcome: Outcome) -> None:
         with self._transaction(self._durable_writers) as connection:
-            task = _lock_task(connection, and_(tasks.c.task_id == lease.task_id, tasks.c.token == lease.token))
+            task = _first(connection, _TASK_OF_LEASE, of_task=lease.task_id, of_token=lease.token)
             if task is None:
                 raise _lease_lost(lease)
             self._end(connection, task, outcome)
 
     def release(self, lease: Lease, *, reason: str, died: bool) -> bool:
         with self._transaction(self._durable_writers) as connection:
-            task = _lock_task(connection, and_(tasks.c.task_id == lease.task_id, tasks.c.token == lease.token))
+            task = _first(connection, _TASK_OF_LEASE, of_task=lease.task_id, of_token=lease.token)
             if task is None:
                 return False
             self._give_back(connection, task, reason, died)
@@ -329,7 +321,8 @@ class SqlJobStore:
         released = []
         for task_id in found:
             with self._transaction(self._durable_writers) as connection:
-                task = _lock_task(connection, and_(tasks.c.task_id == task_id, expired), skip_locked=True)
+                still = select(tasks).where(tasks.c.task_id == task_id, expired).with_for_update(skip_locked=True)
+                task = _first(connection, still)
                 if task is not None:
                     self._give_back(connection, task, f"its worker {task['worker']} fell silent", died=True)
                     released.append(task["job_id"])
@@ -365,12 +358,11 @@ class SqlJobStore:
         told = [NewEvent(EventKind.ARTIFACT, asdict(artifact)) for artifact in outcome.artifacts]
         if outcome.artifacts:
             rows = [_artifact_row(artifact, job_id, now) for artifact in outcome.artifacts]
-            connection.execute(insert(artifacts), rows)
+            connection.execute(_ADD_ARTIFACTS, rows)
         last = {**outcome.data, **(failure or {})}
         if outcome.state is JobState.DONE:
             last["artifacts"] = len(told)
-        had_preview = and_(events.c.job_id == job_id, events.c.preview.is_not(None))
-        connection.execute(update(events).where(had_preview).values(preview=None))
+        connection.execute(_DROP_PREVIEWS, {"of_job": job_id})
         self._append(connection, job_id, [*told, NewEvent(EventKind(outcome.state.value), last)], now)
 
     def _move(
@@ -384,8 +376,8 @@ class SqlJobStore:
         """The only place where a state changes."""
         if state not in MOVES[JobState(task["state"])]:
             raise AtollError(f"Job {task['job_id']} is {task['state']}; it cannot become {state}.", code="illegal_move")
-        connection.execute(update(tasks).where(tasks.c.task_id == task["task_id"]).values(state=state, **task_values))
-        connection.execute(update(jobs).where(jobs.c.job_id == task["job_id"]).values(state=state, **job_values))
+        connection.execute(_MOVE_TASK, {"of_task": task["task_id"], "state": state, **task_values})
+        connection.execute(_MOVE_JOB, {"of_job": task["job_id"], "state": state, **job_values})
 
     def _append(self, connection: Connection, job_id: str, new_events: Sequence[NewEvent], now: float) -> None:
         if not new_events:
@@ -397,7 +389,7 @@ class SqlJobStore:
             data = {name: value for name, value in new.data.items() if name != PREVIEW}
             row = {"job_id": job_id, "kind": new.kind, "data": _to_json(data), "time": now}
             rows.append({**row, "preview": new.data.get(PREVIEW)})
-        connection.execute(insert(events), rows)
+        connection.execute(_ADD_EVENTS, rows)
 
     # The database
 
@@ -417,7 +409,7 @@ class SqlJobStore:
         try:
             with engine.begin() as connection:
                 yield connection
-        except sql_errors.DBAPIError as error:
+        except (sql_errors.DBAPIError, sqlite3.Error) as error:
             raise self._translated(error) from error
 
     def _sync_log(self) -> None:
@@ -438,8 +430,8 @@ class SqlJobStore:
         finally:
             os.close(log)
 
-    def _translated(self, error: sql_errors.DBAPIError) -> AtollError:
-        cause = error.orig
+    def _translated(self, error: sql_errors.DBAPIError | sqlite3.Error) -> AtollError:
+        cause = error.orig if isinstance(error, sql_errors.DBAPIError) else error
         code = getattr(cause, "sqlite_errorcode", None)
         full = code == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", None) == "53100"
         if code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and self._sqlite_path:
@@ -449,6 +441,37 @@ class SqlJobStore:
         return AtollError(f"The job store {self._where} does not answer: {cause}.", code="store_unavailable")
 
 
+# What runs for every picture is built once: building a statement takes SQLAlchemy longer than running it.
+_ADD_TASK, _ADD_EVENTS, _ADD_ARTIFACTS = insert(tasks), insert(events), insert(artifacts)
+_JOB = select(jobs).where(jobs.c.job_id == bindparam("of_job"))
+_TASK_OF_JOB = select(tasks).where(tasks.c.job_id == bindparam("of_job")).with_for_update()
+_TASK_OF_LEASE = (
+    select(tasks)
+    .where(tasks.c.task_id == bindparam("of_task"), tasks.c.token == bindparam("of_token"))
+    .with_for_update()
+)
+_NEXT_TASK = (
+    select(tasks)
+    .where(tasks.c.state == JobState.QUEUED)
+    .order_by(tasks.c.priority.desc(), tasks.c.task_id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_QUEUED_TASK_OF_JOB = _NEXT_TASK.where(tasks.c.job_id == bindparam("of_job"))
+_HOLDER = (
+    select(tasks.c.token, jobs.c.cancel_requested)
+    .join(jobs, jobs.c.job_id == tasks.c.job_id)
+    .where(tasks.c.task_id == bindparam("of_task"))
+)
+_HOLDER_LOCKED = _HOLDER.with_for_update(of=tasks)
+_MOVE_TASK = update(tasks).where(tasks.c.task_id == bindparam("of_task"))
+_MOVE_JOB = update(jobs).where(jobs.c.job_id == bindparam("of_job"))
+_DROP_PREVIEWS = (
+    update(events).where(events.c.job_id == bindparam("of_job"), events.c.preview.is_not(None)).values(preview=None)
+)
+_EVENTS = select(events).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("most"))
+_EVENTS_OF_JOB = _EVENTS.where(events.c.job_id == bindparam("of_job"))
+_LAST_SEQ = select(func.max(events.c.seq))
 _NO_LEASE: dict[str, Any] = {"worker": None, "token": None, "expires_at": None}
 
 
@@ -476,11 +499,13 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
         begin = connection.get_execution_options().get("begin")
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, sqlite3.Connection)
         if begin is None:
-            connection.exec_driver_sql("BEGIN")
+            raw.execute("BEGIN")
         else:  # a writer that begins as a reader could only fail when it finds that another one was first
-            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if begin == 'durable' else 'NORMAL'}")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            raw.execute(f"PRAGMA synchronous={'FULL' if begin == 'durable' else 'NORMAL'}")
+            raw.execute("BEGIN IMMEDIATE")
 
     return engine
 
@@ -528,13 +553,12 @@ def _unopened(where: str, cause: object) -> AtollError:
     return AtollError(f"The job store {where} cannot be opened: {cause}.", code="store_unavailable")
 
 
-def _lock_task(connection: Connection, condition: Any, *, skip_locked: bool = False) -> RowMapping | None:
-    query = select(tasks).where(condition).with_for_update(skip_locked=skip_locked)
-    return connection.execute(query).mappings().first()
+def _first(connection: Connection, query: Executable, **parameters: Any) -> RowMapping | None:
+    return connection.execute(query, parameters).mappings().first()
 
 
 def _get(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(select(jobs).where(jobs.c.job_id == job_id)).mappings().first()
+    row = _first(connection, _JOB, of_job=job_id)
     if row is None:
         raise _no_such_job(job_id)
     return _job(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,17 +86,13 @@ class ModelShelf:
     def fingerprint(self, kind: str, name: str) -> str:
         """What changes when the model does: which files it has, their sizes and times. Raises: NotFound."""
         path = self._catalogue.resolve(kind, name)
-        # a .yaml beside a file says what its U-Net predicts
-        sidecars = [yaml for yaml in map(path.with_suffix, (".yaml", ".yml")) if yaml.is_file()]
-        files = sorted(path.rglob("*")) if path.is_dir() else [path, *sidecars]
         marks = []
-        for file in files:
+        for file in _files_of(path):
             try:
-                status = file.stat()
+                status = os.stat(file)  # noqa: PTH116 - asked for every picture: a Path for each file costs 1 ms in all
             except FileNotFoundError as error:
                 raise NotFound(f"The model {name} is not there, or is being replaced: {file} is missing.") from error
-            if file.is_file():
-                marks.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
+            marks.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
         return "\n".join([*marks, self._device, self._precision])
 
     def warm_names(self) -> list[str]:
@@ -132,6 +129,13 @@ class ModelShelf:
 
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _files_of(path: Path) -> list[str]:
+    """Every file of a model folder; a model file and the .yaml beside it that says what its U-Net predicts."""
+    if path.is_dir():
+        return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
+    return [str(path), *(str(yaml) for yaml in map(path.with_suffix, (".yaml", ".yml")) if yaml.is_file())]
 
 
 def _default_limit(device: str) -> int:

@@ -18,7 +18,7 @@ from atoll.training.quality import Quality, measure_quality, pick_prompts
 from atoll.training.sample_grid import save_grid
 
 STEPS = 20
-GUIDANCE_SCALE = 4.0
+GUIDANCE_SCALE = 2.0
 GRID = 64
 
 

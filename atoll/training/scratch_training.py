@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from atoll.training.sample_grid import save_grid
 from atoll.training.text_training import encode_captions
 
 ENCODE_BATCH = 16
+CAPTIONS_KEPT = 20_000  # 40 KB each at a width of 128
 SAMPLE_STEPS = 20
 SAMPLE_GUIDANCE = 3.0
 SAMPLES = 16
@@ -138,6 +140,12 @@ def train_from_scratch(
     data = load_or_encode(pictures, vae, latents_per_caption, folder, seed=seed)
     alphas_cumprod = build_alphas_cumprod().to(device)
 
+    @lru_cache(CAPTIONS_KEPT)
+    def told(caption: str) -> Tensor:
+        """(77, width). One at a time, so that it does not depend on the batch, which a resumed run could tell."""
+        with torch.no_grad():
+            return encode_captions(tokenizer, text_encoder, [caption])[0]
+
     def compute_loss(step: int, generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(data.latents), (loop.batch_size,), generator=generator)
         random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
@@ -150,9 +158,8 @@ def train_from_scratch(
         latents = data.latents[picked].to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         timesteps = draw_timesteps(len(latents), len(alphas_cumprod), generator).to(device)
-        with torch.no_grad():
-            told = encode_captions(tokenizer, text_encoder, captions)
-        predicted = unet(add_noise(latents, noise, timesteps, alphas_cumprod), timesteps, told).sample
+        embeds = torch.stack([told(caption) for caption in captions])
+        predicted = unet(add_noise(latents, noise, timesteps, alphas_cumprod), timesteps, embeds).sample
         return F.mse_loss(
             predicted.float(), prediction_target(latents, noise, timesteps, alphas_cumprod, prediction_type)
         )

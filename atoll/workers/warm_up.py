@@ -13,20 +13,21 @@ from atoll.graph.graph import Graph
 from atoll.graph.node import InputPictures, LoadedModels, Registry
 from atoll.jobs.job import JobState
 from atoll.jobs.store import JobStore
-from atoll.models.catalogue import BUILT_IN_MODEL
 
 ENGINE = ("atoll.diffusion.checkpoint", "atoll.diffusion.sample", "atoll.diffusion.preview")  # they load torch
 
 log = logging.getLogger(__name__)
 
 
-def warm_up(registry: Registry, models: LoadedModels, inputs: InputPictures, store: JobStore) -> None:
+def warm_up(
+    registry: Registry, models: LoadedModels, inputs: InputPictures, store: JobStore, default_model: str
+) -> None:
     """Load the model that is most likely wanted next, and draw one step of a small picture that nobody sees.
 
     So the libraries are loaded too, many of which are only when they are first used. What fails here is logged: the
     first job that meets it tells its owner.
     """
-    name = likely_model(store)
+    name = likely_model(store, default_model)
     started = time.perf_counter()
     try:
         for module in ENGINE:  # first, as it helps whatever model is asked for
@@ -39,14 +40,14 @@ def warm_up(registry: Registry, models: LoadedModels, inputs: InputPictures, sto
         log.info("Model %s is warm after %.1f s.", name, time.perf_counter() - started)
 
 
-def likely_model(store: JobStore) -> str:
-    """The checkpoint of the newest job, or the built-in one."""
+def likely_model(store: JobStore, default_model: str) -> str:
+    """The checkpoint of the newest job, or the default one."""
     for job in store.jobs(limit=20):
         if job.state in (JobState.QUEUED, JobState.DONE):
             for node in job.graph.values():
                 if isinstance(node, dict) and node.get("class_type") == "CheckpointLoaderSimple":
-                    return str(node.get("inputs", {}).get("ckpt_name", BUILT_IN_MODEL))
-    return BUILT_IN_MODEL
+                    return str(node.get("inputs", {}).get("ckpt_name", default_model))
+    return default_model
 
 
 def _small_picture(checkpoint: str) -> Graph:

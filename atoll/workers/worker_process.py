@@ -94,7 +94,7 @@ def main() -> None:
     )
     link.worker = worker
     if nodes == NODES:
-        warm_up(worker.registry, worker.models, worker.inputs, store)
+        warm_up(worker.registry, worker.models, worker.inputs, store, settings.default_model)
     _tell_device(link, settings.device)
     link.say("ready")
     try:

@@ -18,6 +18,8 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from atoll.api.gate import MAX_JSON_BYTES, MAX_UPLOAD_BYTES
+from atoll.api.image_request import parse_image_request
+from atoll.api.services import StudioServices
 from atoll.artifacts.png import read_png_text
 from atoll.jobs.job import JobState
 from atoll.jobs.sql_store import SqlJobStore
@@ -399,6 +401,18 @@ def test_an_upload_keeps_its_name_and_content(studio_server: StudioServer) -> No
     assert upload(studio_server, "苹果 1.png", first) == upload(studio_server, "苹果 1.png", first) == "苹果 1.png"
     assert upload(studio_server, "苹果 1.png", second) == "苹果 1 (1).png"
     assert studio_server.client.get("/api/v1/inputs/苹果 1.png").content == first
+
+
+def test_the_model_that_the_settings_name_is_used_and_listed_first(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    from studio_server import home_with_model
+
+    home = home_with_model(tmp_path / "home", tiny_checkpoint)
+    services = StudioServices(load_settings(home=home, default_model="tiny"))
+    assert [model.name for model in services.models("checkpoints")] == ["tiny", "lagoon"]
+    assert services.models()[0].name == "tiny"
+    complete, _ = services.plan_image(parse_image_request({"prompt": "a red apple"}))
+    assert (complete.model, complete.width) == ("tiny", 64)
+    services.close()
 
 
 def test_models_and_nodes_are_listed(studio_server: StudioServer) -> None:

@@ -46,17 +46,16 @@ class Studio:
 
     def _start(self, port: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        # Without the built-in model, so that the tiny one is what a new page offers.
-        code = (
-            "from pathlib import Path; from atoll.models.catalogue import ModelCatalogue; "
-            "ModelCatalogue.__init__.__kwdefaults__['built_in'] = Path('no-built-in-model'); "
-            "from atoll.cli.main import main; main()"
-        )
-        command = [sys.executable, "-c", code, "studio", "--json", "--no-browser"]
+        command = [sys.executable, "-c", "from atoll.cli.main import main; main()", "studio", "--json", "--no-browser"]
         options = ["--home", str(self.home), "--port", port, "--device", "cpu", "--precision", "fp32"]
         self.process = subprocess.Popen(
             [*command, *options],
-            env=environment | {"OMP_NUM_THREADS": "1", "NICEGUI_STORAGE_PATH": str(self.home / "nicegui")},
+            env=environment
+            | {
+                "ATOLL_DEFAULT_MODEL": "tiny",
+                "OMP_NUM_THREADS": "1",
+                "NICEGUI_STORAGE_PATH": str(self.home / "nicegui"),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from atoll.artifacts.input_files import InputFiles
-from atoll.models.catalogue import BUILT_IN_MODEL
 from atoll.nodes.model_shelf import ModelShelf
 from atoll.nodes.registry import core_registry
 from atoll.workers.warm_up import likely_model, warm_up
@@ -16,13 +15,13 @@ def with_checkpoint(name):
 
 
 def test_the_newest_jobs_model_is_likely_wanted_next(store):
-    assert likely_model(store) == BUILT_IN_MODEL
+    assert likely_model(store, "usual") == "usual"
     store.submit(with_checkpoint("old"))
     store.submit(with_checkpoint("new"))
-    assert likely_model(store) == "new"
+    assert likely_model(store, "usual") == "new"
     store.cancel(store.submit(with_checkpoint("unwanted")).job_id)
     store.submit({"1": {"class_type": "LoadImage", "inputs": {}}})
-    assert likely_model(store) == "new"
+    assert likely_model(store, "usual") == "new"
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def shelf(settings, tiny_checkpoint):
 
 def test_a_model_is_loaded_and_used_and_nothing_is_left_behind(store, settings, shelf, caplog):
     store.submit(with_checkpoint("tiny"))
-    warm_up(core_registry(), shelf, InputFiles(settings.inputs_dir), store)
+    warm_up(core_registry(), shelf, InputFiles(settings.inputs_dir), store, "usual")
     assert "could not be warmed" not in caplog.text
     assert shelf.warm_names() == ["tiny"]
     assert not settings.artifacts_dir.exists() and store.artifacts(kind=None) == []
@@ -42,5 +41,5 @@ def test_a_model_is_loaded_and_used_and_nothing_is_left_behind(store, settings, 
 
 def test_what_cannot_be_warmed_stops_no_worker(store, settings, shelf, caplog):
     store.submit(with_checkpoint("gone"))
-    warm_up(core_registry(), shelf, InputFiles(settings.inputs_dir), store)
+    warm_up(core_registry(), shelf, InputFiles(settings.inputs_dir), store, "usual")
     assert "gone could not be warmed" in caplog.text
