@@ -55,7 +55,11 @@ class ImageRequest(BaseModel):
     seed: int = Field(-1, ge=-1, le=BIGGEST_SEED, description="-1 draws one; the real one is written in the graph.")
     init_image: str | None = Field(None, description="Name of an uploaded input to start from (img2img, inpainting).")
     denoising_strength: float = Field(
-        0.75, ge=0, le=1, allow_inf_nan=False, description="With a start image: 0 gives it back, 1 keeps next to nothing."
+        0.75,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="With a start image: 0 gives it back, 1 keeps almost nothing.",
     )
     mask_image: str | None = Field(
         None, description="Name of an uploaded mask: white is painted anew. The start image's own name: its alpha."

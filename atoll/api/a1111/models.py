@@ -13,7 +13,6 @@ from fastapi import APIRouter
 from atoll.api.a1111.scope import A1111Route, Doorway, From, Refused
 from atoll.api.faults import nearest
 from atoll.api.services import StudioServices
-from atoll.models.catalogue import BUILT_IN_MODEL
 
 router = APIRouter(route_class=A1111Route)
 
@@ -55,7 +54,7 @@ class Checkpoint:
 
 
 def checkpoints(services: StudioServices) -> list[Checkpoint]:
-    """Those that can be used, the built-in one first."""
+    """Those that can be used, the default one first."""
     found = []
     for info in services.models("checkpoints"):
         if info.fault is None:
@@ -65,9 +64,9 @@ def checkpoints(services: StudioServices) -> list[Checkpoint]:
 
 
 def find_checkpoint(services: StudioServices, name: str | None) -> Checkpoint:
-    """The one that a client means; None is the built-in one. Raises: Refused 404."""
+    """The one that a client means; None is the default one. Raises: Refused 404."""
     known = checkpoints(services)
-    wanted = (name or BUILT_IN_MODEL).strip()
+    wanted = (name or services.settings.default_model).strip()
     found = next((checkpoint for checkpoint in known if checkpoint.is_called(wanted)), None)
     if found is None:
         hint = nearest(wanted, [checkpoint.name for checkpoint in known])

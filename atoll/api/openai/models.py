@@ -29,12 +29,12 @@ def get_model(services: Services, name: str) -> dict[str, Any]:
 
 
 def find_model(services: StudioServices, name: str | None) -> str:
-    """The checkpoint that a client means; none, or one of OpenAI's, is the built-in one. Raises: UnknownModel."""
+    """The checkpoint that a client means; none, or one of OpenAI's, is the default one. Raises: UnknownModel."""
     known = _names(services)
     if name in known:
         return str(name)
     if not name or name.startswith(OF_OPENAI):
-        return known[0] if known and BUILT_IN_MODEL not in known else BUILT_IN_MODEL
+        return known[0] if known else services.settings.default_model  # the default one comes first
     raise UnknownModel(f'There is no model "{name[:120]}" here. GET /v1/models lists what there is.')
 
 
