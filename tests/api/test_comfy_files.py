@@ -13,6 +13,7 @@ import pytest
 from comfy_door import ComfyServer, comfy_server, error_of, png, txt2img
 from PIL import Image
 
+from atoll.api.comfy.frontend_nodes import LOADERS
 from atoll.artifacts.png import read_png_text
 
 # Every bare GET of the contract that needs no name, and what its reply must be made of.
@@ -250,6 +251,19 @@ def test_the_frontend_is_served_where_it_is_installed(comfy: ComfyServer) -> Non
     assert comfy.client.get("/comfy/templates/index.json").json() == []
     for outside in ("/comfy/..%2F__init__.py", "/comfy/%2Fetc%2Fpasswd", "/comfy/nothing.js"):
         error_of(comfy.client.get(outside), 404)
+
+
+def test_the_frontend_alone_is_shown_the_loaders_that_it_cannot_do_without(comfy: ComfyServer) -> None:
+    there, shown = comfy.get("/object_info"), comfy.get("/comfy/api/object_info")
+    added = set(shown) - set(there)
+    assert set(LOADERS) <= set(shown) and added <= set(LOADERS)
+    recorded = json.loads((Path(__file__).parent.parent / "data/comfy/object_info.core.json").read_text("utf-8"))
+    for name in added:
+        assert list(shown[name]["input"]["required"]) == list(recorded[name]["input"]["required"])
+        assert shown[name]["output"] == recorded[name]["output"]
+        assert "cannot run" in shown[name]["description"]
+        graph = {**txt2img(), "20": {"class_type": name, "inputs": {}}}
+        assert name in error_of(comfy.client.post("/comfy/api/prompt", json={"prompt": graph}), 400)["message"]
 
 
 def test_without_the_frontend_its_address_says_how_to_get_it(

@@ -75,6 +75,7 @@ def test_it_loads_queues_shows_progress_and_pictures_and_remembers(page: Any, do
     )
     page.wait_for_function("heard.some(([kind]) => kind === 'execution_success')")
     assert page.evaluate("heard.filter(([kind]) => kind === 'progress').at(-1)[1].max") == 4
+    page.evaluate("() => app.canvas.centerOnNode(app.graph.getNodeById(9))")  # only what is in view is drawn
     page.wait_for_function("app.graph.getNodeById(9).imgs?.[0]?.naturalWidth === 64")  # the node shows its picture
     page.wait_for_function("heard.filter(([kind]) => kind === 'status').at(-1)[1].exec_info.queue_remaining === 0")
 

@@ -30,6 +30,7 @@ def add_comfy_door(app: FastAPI, services: StudioServices) -> ComfyDoor:
         if prefix.endswith("/api"):
             app.include_router(system.assets_router, prefix=prefix, include_in_schema=False)
     app.include_router(frontend.router, include_in_schema=False)
+    app.include_router(frontend.root_router, include_in_schema=False)
     door = ComfyDoor(services)
     app.state.comfy = door
     return door

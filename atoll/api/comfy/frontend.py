@@ -14,6 +14,7 @@ from atoll.api.comfy.state import Door
 from atoll.errors import NotFound
 
 router = APIRouter(route_class=ComfyRoute, prefix="/comfy")
+root_router = APIRouter(route_class=ComfyRoute)
 
 # Names in /assets hold a hash of the content, so they may be kept; all else may change with the next installation.
 KEEP, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
@@ -72,6 +73,12 @@ def get_templates(name: str) -> Json:
     if not (name.startswith("index") and name.endswith(".json")):
         raise NotFound(f"There is no workflow template {name[:200]!r}.")
     return Json([])
+
+
+@root_router.api_route("/assets/{path:path}", methods=GET)
+def get_asset(path: str) -> Response:
+    """Some addresses in the frontend leave out where it is served."""
+    return get_static_file(f"assets/{path}")
 
 
 @router.api_route("/{path:path}", methods=GET)

@@ -6,8 +6,9 @@ import io
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from atoll.api.comfy.frontend_nodes import missing_loaders
 from atoll.api.comfy.reply import GET, ComfyRoute, Json
 from atoll.api.request_scope import Services
 from atoll.api.services import StudioServices
@@ -19,14 +20,19 @@ from atoll.models.identify import read_safetensors_header
 router = APIRouter(route_class=ComfyRoute)
 
 PREVIEW_ENDINGS = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")
+FRONTEND_PATH = "/comfy/"
 PREVIEW_SIDE = 512  # pixels
 # Older names of folders, and what Atoll calls them.
 KIND_OF_FOLDER = {folder: kind for kind, folders in MODEL_FOLDERS.items() for folder in folders}
 
 
 @router.api_route("/object_info", methods=GET)
-def get_object_info(services: Services) -> Json:
-    return Json(services.node_info())
+def get_object_info(services: Services, request: Request) -> Json:
+    """All nodes; below /comfy, where the frontend asks, also those that it cannot do without."""
+    info = services.node_info()
+    if request.url.path.startswith(FRONTEND_PATH):
+        info = {**info, **missing_loaders(services, info)}
+    return Json(info)
 
 
 @router.api_route("/object_info/{class_type}", methods=GET)
