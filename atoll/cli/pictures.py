@@ -121,7 +121,9 @@ def adopt_pictures(services: StudioServices, graph: Any, folder: Path) -> Any:
         return graph
     for node in graph.values():
         inputs = node.get("inputs") if isinstance(node, dict) else None
-        spec = services.registry.get(str(node.get("class_type"))) if isinstance(inputs, dict) else None
+        if not isinstance(inputs, dict):
+            continue
+        spec = services.registry.get(str(node.get("class_type")))
         for item in spec.inputs if spec else ():
             value = inputs.get(item.name)
             if isinstance(item.choices, OneFile) and item.choices.kind == "inputs" and isinstance(value, str):

@@ -30,7 +30,7 @@ from atoll.nodes.custom_classes import (
 )
 from atoll.nodes.custom_files import CustomNodes, find_custom_nodes, find_one, module_name, run_module
 from atoll.nodes.registry import core_registry
-from atoll.settings import Settings
+from atoll.settings import Settings, load_settings
 
 FORM = 1  # of the declarations that are kept; raise it when their form changes
 DECLARE_S = 120  # for a foreign import, torch and all
@@ -204,7 +204,7 @@ def _not_here(context: NodeContext, **values: Any) -> None:
 def main() -> None:
     home, name, path = sys.argv[1:]
     try:
-        write_declarations(Settings(home=Path(home)), name, Path(path))
+        write_declarations(load_settings(home=home), name, Path(path))
     except AtollError as error:
         sys.exit(" ".join(error.message.split()))
 
