@@ -108,7 +108,9 @@ def test_a_workflow_runs_with_its_picture(tmp_path: Path, form: str) -> None:
     file.write_text(json.dumps(workflow))
     result = atoll_run(tmp_path / "home", file, "--out", str(tmp_path / "out.png"))
     assert result.exit_code == 0, result.output
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), 255 - np.asarray(Image.open(picture)))
+    inverted = 255 - np.asarray(Image.open(picture)).astype(int)
+    # SaveImage cuts off what is below a level, as ComfyUI does: one level may be lost on the way through floats.
+    assert np.isin(inverted - np.asarray(Image.open(tmp_path / "out.png")), (0, 1)).all()
     chunks = read_png_text(tmp_path / "out.png")
     assert json.loads(chunks["prompt"]) == inverting("cat.png")
     assert ("workflow" in chunks) == (form == "editor")
