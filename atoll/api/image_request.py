@@ -23,6 +23,7 @@ BIGGEST_SIDE = 8192  # pixels
 BIGGEST_BATCH_PIXELS = 64 * 2**20  # of all pictures of one request together
 BIGGEST_SEED = 2**64 - 1  # as ComfyUI's KSampler
 FILENAME_PREFIX = "atoll"
+READ_OTHERWISE = re.compile(r"[()\[\]\\]|\bBREAK\b")  # what the grammars of A1111 and ComfyUI differ in
 RANDOM_SEEDS = 2**32  # a drawn seed stays short enough to be read aloud, and whole in JavaScript
 
 # Familiar names that differ from ComfyUI's by more than case and punctuation.
@@ -59,7 +60,7 @@ class ImageRequest(BaseModel):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="With a start image: 0 gives it back, 1 keeps almost nothing.",
+        description="With a start image: 0 gives it back, 1 forgets it.",
     )
     mask_image: str | None = Field(
         None, description="Name of an uploaded mask: white is painted anew. The start image's own name: its alpha."
@@ -227,11 +228,12 @@ def graph_from_image_request(
         vae = graph.add("VAELoader", vae_name=request.vae)[0]
     if request.clip_skip > 1:
         clip = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip)[0]
-    positive = graph.add("AtollTextEncode", text=request.prompt, clip=clip)[0]
-    negative = graph.add("AtollTextEncode", text=request.negative_prompt, clip=clip)[0]
+    positive = _encoded(graph, request.prompt, clip)
+    negative = _encoded(graph, request.negative_prompt, clip)
 
     masked: MaskedPicture | None = None
-    if start is None:
+    forgotten = request.mask_image is None and request.denoising_strength == 1  # the same as without a start picture
+    if start is None or forgotten:
         size = {"width": request.width, "height": request.height}
         latents = graph.add("EmptyLatentImage", **size, batch_size=request.batch_size)[0]
     elif request.mask_image is None:
@@ -248,7 +250,7 @@ def graph_from_image_request(
         else:
             encoded = graph.add("VAEEncode", pixels=masked.image, vae=vae)
             latents = graph.add("SetLatentNoiseMask", samples=encoded, mask=masked.mask)[0]
-    if start is not None and request.batch_size > 1:
+    if start is not None and not forgotten and request.batch_size > 1:
         latents = graph.add("RepeatLatentBatch", samples=latents, amount=request.batch_size)[0]
 
     sampled = graph.add(
@@ -308,6 +310,13 @@ def _masked_picture(graph: Graph, request: CompleteImageRequest, start: StartIma
         image=whole, mask=mask, width=request.width, height=request.height, padding=request.only_masked_padding,
     )  # fmt: skip
     return MaskedPicture(whole, mask, part[0], part[1], part[2])
+
+
+def _encoded(graph: Graph, prompt: str, clip: Link) -> Link:
+    """By ComfyUI's own node where both grammars read the same, so that the workflow in the picture opens there too."""
+    return graph.add("AtollTextEncode" if READ_OTHERWISE.search(prompt) else "CLIPTextEncode", text=prompt, clip=clip)[
+        0
+    ]
 
 
 def _scaled(graph: Graph, image: Link, request: CompleteImageRequest, size: tuple[int, int]) -> Link:
